@@ -1,0 +1,1 @@
+"""What an adapter is: its formats, where it comes from, and where its weights lie now."""

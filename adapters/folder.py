@@ -1,0 +1,168 @@
+"""Reading an adapter folder: a LoRA, Medusa heads, or both together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorax_spec.adapters import lora, medusa
+from lorax_spec.adapters.shape import ModelShape
+from lorax_spec.adapters.slab import Slab, allocate, slab_bytes
+from lorax_spec.adapters.tensor_file import StoredTensor, read_header, read_tensors
+from lorax_spec.adapters.weights import AdapterWeights, Kind, assemble
+from lorax_spec.errors import AdapterMismatch
+
+CONFIGS = (lora.CONFIG, medusa.CONFIG)
+_MAX_CONFIG = 2**20
+_PICKLES = ("*.pt", "*.pth", "*.bin")
+_SHOWN_FAULTS = 5
+
+
+@dataclass(frozen=True)
+class Configs:
+    """What a folder says it holds; None for what it does not."""
+
+    lora: Mapping[str, Any] | None
+    medusa: Mapping[str, Any] | None
+
+    @property
+    def kind(self) -> Kind:
+        return "medusa" if self.lora is None else "lora" if self.medusa is None else "lora+medusa"
+
+    @property
+    def base_models(self) -> tuple[str, ...]:
+        """The base models the configs name; at most two."""
+        named = (c.get("base_model_name_or_path") for c in (self.lora, self.medusa) if c)
+        return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and name))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder's configs and the headers of its tensors, parted by whom they belong to."""
+
+    configs: Configs
+    lora_tensors: Mapping[str, StoredTensor]
+    medusa_tensors: Mapping[str, StoredTensor]
+    other_tensors: tuple[str, ...]
+
+
+def read_configs(path: Path) -> Configs:
+    """Raises AdapterMismatch where ``path`` has no readable adapter config."""
+    lora_config = _read_json(path / lora.CONFIG)
+    medusa_config = _read_json(path / medusa.CONFIG)
+    if medusa_config is not None and "medusa_num_heads" not in medusa_config:
+        medusa_config = None  # the base model's config, which PEFT users like to leave there
+    if lora_config is None and medusa_config is None:
+        raise AdapterMismatch(
+            f"there is neither {lora.CONFIG} nor a {medusa.CONFIG} with medusa_num_heads"
+        )
+    return Configs(lora_config, medusa_config)
+
+
+def open_folder(path: Path) -> Folder:
+    """Read configs and headers, no weights; raises AdapterMismatch where that fails."""
+    configs = read_configs(path)
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+        if pickles:
+            raise AdapterMismatch(f"{pickles[0]} is a pickle, which is not read; use safetensors")
+        raise AdapterMismatch("there is no .safetensors file")
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise AdapterMismatch(f"{file.name} is not a regular file")
+        for name, tensor in read_header(file).items():
+            if name in tensors:
+                raise AdapterMismatch(f"{name} is in {tensors[name].path.name} and {file.name}")
+            tensors[name] = tensor
+    return Folder(
+        configs,
+        {name: tensor for name, tensor in tensors.items() if lora.owns(name)},
+        {name: tensor for name, tensor in tensors.items() if medusa.owns(name)},
+        tuple(name for name in tensors if not lora.owns(name) and not medusa.owns(name)),
+    )
+
+
+def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
+    """What keeps the folder from being served on the model; without ``shape``, on any model."""
+    for name in folder.configs.base_models:
+        if shape is not None and shape.is_other_model(name):
+            yield f"it was made for {name}, this model is {shape.model_id}"
+    for name in folder.other_tensors:
+        yield f"tensor {name} is not supported"
+    parts: Iterable[tuple[Any, Mapping[str, Any] | None, Mapping[str, StoredTensor]]] = (
+        (lora, folder.configs.lora, folder.lora_tensors),
+        (medusa, folder.configs.medusa, folder.medusa_tensors),
+    )
+    for layout, config, tensors in parts:
+        if config is not None:
+            wrong = list(layout.config_faults(config))
+            yield from wrong or layout.tensor_faults(config, tensors, shape)
+        elif tensors:
+            yield f"tensor {next(iter(tensors))} is there, but no {layout.CONFIG} speaks of it"
+
+
+def read_folder(
+    path: Path,
+    shape: ModelShape | None,
+    dtype: torch.dtype,
+    max_bytes: int | None = None,
+    pinned: bool = False,
+) -> AdapterWeights:
+    """Read an adapter into one host slab of ``dtype``, page-locked if ``pinned``.
+
+    Raises AdapterMismatch saying what does not fit ``shape``, what is missing, broken or not
+    finite, or that the slab would be larger than ``max_bytes``; all but the last two before any
+    weight is read.
+    """
+    folder = open_folder(path)
+    if wrong := list(faults(folder, shape)):
+        raise AdapterMismatch(_joined(wrong))
+    stored = lora.pieces(folder.lora_tensors)
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    if folder.configs.medusa is not None:
+        shapes |= medusa.shapes(folder.configs.medusa, folder.medusa_tensors)
+    needed = slab_bytes(shapes, dtype)
+    if max_bytes is not None and needed > max_bytes:
+        raise AdapterMismatch(f"it takes {needed} bytes, all adapters together have {max_bytes}")
+    slab = allocate(shapes, dtype, pinned)
+    targets = {name: (tensor, slab[name]) for name, tensor in stored.items()}
+    read_tensors(targets | medusa.targets(folder.medusa_tensors, slab))
+    _require_finite(slab)
+    return assemble(slab, lora.scale(folder.configs.lora) if folder.configs.lora else 0.0)
+
+
+def _require_finite(slab: Slab) -> None:
+    if not torch.isfinite(slab.data).all():
+        broken = [name for name in slab.pieces if not torch.isfinite(slab[name]).all()]
+        raise AdapterMismatch(
+            f"not finite in {str(slab.data.dtype).removeprefix('torch.')}: {_joined(broken)}"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no such file."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            text = file.read(_MAX_CONFIG + 1)
+        content = json.loads(text)
+    except OSError as error:
+        raise AdapterMismatch(f"{path.name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise AdapterMismatch(f"{path.name} is not JSON of at most {_MAX_CONFIG} bytes") from None
+    if not isinstance(content, dict):
+        raise AdapterMismatch(f"{path.name} is not a JSON object")
+    return content
+
+
+def _joined(faults: list[str]) -> str:
+    rest = len(faults) - _SHOWN_FAULTS
+    return "; ".join(faults[:_SHOWN_FAULTS]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,0 +1,61 @@
+"""A request's hold on the adapters it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lorax_spec.adapters.version import Version
+from lorax_spec.adapters.weights import AdapterWeights
+from lorax_spec.errors import LoraxSpecError
+
+
+class Lease:
+    """Neither ready nor failed at first; then one of the two, until it is released.
+
+    ``ready``, ``error`` and ``weights`` may be read from any thread at any time.  ``release`` must
+    be called once for every lease, whatever became of it.
+    """
+
+    def __init__(self, release: Callable[[Lease], None], clock: Callable[[], float]) -> None:
+        self._release = release
+        self._clock = clock
+        self._began = clock()
+        self._ended: float | None = None
+        self.ready = False
+        self.error: LoraxSpecError | None = None
+        #: In the order of the refs, on the device; empty unless ready.
+        self.weights: tuple[AdapterWeights, ...] = ()
+        #: The rest belongs to Residency and is read under its lock only.
+        self.versions: tuple[Version, ...] = ()
+        self.granted = False
+        self.overtaken = 0
+
+    @property
+    def settled(self) -> bool:
+        return self._ended is not None
+
+    @property
+    def waited(self) -> float:
+        """Seconds from the lease's beginning until it was ready, failed or released, or now."""
+        return (self._clock() if self._ended is None else self._ended) - self._began
+
+    def release(self) -> None:
+        """Let go of the adapters, or give up waiting for them; again does nothing."""
+        self._release(self)
+
+    def settle(self, error: LoraxSpecError | None) -> None:
+        """Become ready, or failed where there is an error."""
+        self._ended = self._clock()
+        self.error = error
+        if error is None:
+            self.weights = tuple(v.device for v in self.versions if v.device is not None)
+            self.ready = True
+
+    def close(self) -> None:
+        """Hold nothing any more; an error stays readable."""
+        if self._ended is None:
+            self._ended = self._clock()
+        self.ready = False
+        self.granted = False
+        self.weights = ()
+        self.versions = ()

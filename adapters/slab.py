@@ -1,0 +1,79 @@
+"""Many tensors in one: a slab moves between memories in a single copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+#: Every piece starts at a multiple of so many elements, which vector loads of kernels need.
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where a tensor lies in its slab; ``offset`` counts elements."""
+
+    offset: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slab:
+    """``data`` is one-dimensional and contiguous; gaps between the pieces are zero."""
+
+    data: torch.Tensor
+    pieces: Mapping[str, Piece]
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """The tensor ``name``: a view, no copy."""
+        piece = self.pieces[name]
+        end = piece.offset + math.prod(piece.shape)
+        return self.data[piece.offset : end].view(piece.shape)
+
+    def to(
+        self,
+        device: torch.device | str,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Slab:
+        """The same pieces elsewhere, in one copy; itself where it lies there already."""
+        data = self.data.to(device, dtype, non_blocking)
+        return self if data is self.data else Slab(data, self.pieces)
+
+
+def layout(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Piece], int]:
+    """Where each tensor goes, in the order given, and how many elements the slab has."""
+    pieces: dict[str, Piece] = {}
+    end = 0
+    for name, shape in shapes.items():
+        pieces[name] = Piece(end, shape)
+        end += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+    return pieces, end
+
+
+def slab_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> int:
+    """Bytes of ``allocate(shapes, dtype)``."""
+    return layout(shapes)[1] * dtype.itemsize
+
+
+def allocate(
+    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, pinned: bool = False
+) -> Slab:
+    """A slab of zeros in host memory; ``pinned`` makes its copies to a CUDA device asynchronous."""
+    pieces, numel = layout(shapes)
+    return Slab(torch.zeros(numel, dtype=dtype, pin_memory=pinned), pieces)
+
+
+def pack(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Slab:
+    """A host slab that holds copies of ``tensors``, cast to ``dtype``."""
+    slab = allocate({name: tuple(tensor.shape) for name, tensor in tensors.items()}, dtype)
+    for name, tensor in tensors.items():
+        slab[name].copy_(tensor)
+    return slab

@@ -1,0 +1,74 @@
+"""One content of one adapter, and where it lies now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from lorax_spec.adapters.source import Location
+from lorax_spec.adapters.weights import AdapterWeights
+from lorax_spec.errors import LoraxSpecError
+from lorax_spec.types import AdapterRef
+
+if TYPE_CHECKING:
+    from lorax_spec.adapters.lease import Lease
+
+State = Literal["absent", "fetching", "host", "device", "evicting", "failed"]
+
+
+@dataclass(eq=False)
+class Version:
+    """A running request keeps its version even when the folder has changed since.
+
+    ``nbytes`` is an estimate from above until the version was read once.  ``retired`` means that
+    no new lease gets it: it was unloaded, or its folder has changed.
+    """
+
+    ref: AdapterRef
+    location: Location
+    nbytes: int
+    pinned: bool = False
+    retired: bool = False
+    fetching: bool = False
+    placing: bool = False
+    host: AdapterWeights | None = None
+    device: AdapterWeights | None = None
+    error: LoraxSpecError | None = None
+    failed_at: float = 0.0
+    kind: str = ""
+    rank: int = 0
+    medusa_heads: int = 0
+    leases: set[Lease] = field(default_factory=set)
+    grants: int = 0
+
+    @property
+    def loaded(self) -> bool:
+        return self.host is not None or self.device is not None
+
+    @property
+    def absent(self) -> bool:
+        return not (self.loaded or self.fetching or self.error)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be evicted from the device."""
+        return self.device is not None and not self.grants and not self.pinned
+
+    @property
+    def state(self) -> State:
+        if self.error is not None:
+            return "failed"
+        if self.retired:
+            return "evicting"
+        if self.device is not None:
+            return "device"
+        if self.host is not None:
+            return "host"
+        return "fetching" if self.fetching else "absent"
+
+    def describe(self, weights: AdapterWeights) -> None:
+        """Remember what was read, for when the weights have gone."""
+        self.nbytes = weights.nbytes
+        self.kind = weights.kind
+        self.rank = weights.lora.rank if weights.lora else 0
+        self.medusa_heads = weights.medusa.num_heads if weights.medusa else 0

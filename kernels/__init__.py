@@ -1,0 +1,1 @@
+"""Tensor operations, each a plain-torch reference that faster twins must equal."""

@@ -1,0 +1,139 @@
+"""Paged attention over ragged query rows: the plain-torch reference.
+
+Semantics: query row ``i`` at position ``p`` attends to the keys of its own sequence at positions
+``0..p`` (the last ``window`` of them, where the layer has a sliding window)::
+
+    out[i] = softmax(softcap(scale * q[i] @ K[:p+1].T)) @ V[:p+1]
+
+A draft tree needs no mask of its own here: every root-to-leaf path is an ordinary causal sequence
+whose last keys lie in scratch slots, so a tree is attended path by path (``key_slots`` of a tile
+name the slots in the order of positions).  Position by position the sums are then the same as
+those of plain decoding, which is what makes speculation exact to the bit.
+
+Keys are taken in chunks of one fixed size and combined by the online softmax (Milakov and
+Gimelshein 2018, arXiv 1805.02867), so a row's result does not depend on how much longer the other
+rows' contexts are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+#: Keys per chunk; fixed, since the order of summation decides the last bit.
+KEY_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Query rows grouped into tiles of equal width, each with the keys of one sequence or path.
+
+    ``rows`` int64 [tiles, width]: flattened batch row of each query, padded with repeats.
+    ``positions`` int64 [tiles, width]: its position in the sequence.
+    ``key_slots`` int64 [tiles, keys]: cache slot of each key position, ``keys`` a multiple of
+    KEY_CHUNK, padded with any valid slot.
+    """
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    key_slots: torch.Tensor
+    _biases: dict[int | None, torch.Tensor] = field(default_factory=dict, compare=False)
+
+    def bias(self, window: int | None) -> torch.Tensor:
+        """Additive float32 mask [tiles, 1, width, keys], made once for all layers of a step."""
+        if window not in self._biases:
+            keys = torch.arange(self.key_slots.shape[1], device=self.rows.device)
+            distance = self.positions[:, :, None] - keys
+            hidden = distance < 0
+            if window is not None:
+                hidden |= distance >= window
+            bias = torch.zeros(hidden.shape, dtype=torch.float32, device=self.rows.device)
+            self._biases[window] = bias.masked_fill_(hidden, -torch.inf)[:, None]
+        return self._biases[window]
+
+
+def paged_attention(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    groups: tuple[Tiles, ...],
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attend every row of ``query``.
+
+    Args:
+        query: [heads, rows, head_dim], rotated.
+        keys, values: one layer's caches [kv_heads, slots, head_dim]; this step's rows written.
+        groups: every row of ``query`` in at least one tile.
+        sinks: one extra logit per head [heads] that takes weight and adds no value.
+
+    Returns:
+        [rows, heads, value_dim] in query's dtype.
+    """
+    heads, rows, _ = query.shape
+    out = query.new_empty(rows, heads, values.shape[-1])
+    for tiles in groups:
+        out[tiles.rows.flatten()] = _attend_tiles(
+            query, keys, values, tiles, scale, window, softcap, sinks
+        )
+    return out
+
+
+def _attend_tiles(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    tiles: Tiles,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """[tiles * width, heads, value_dim]"""
+    heads, _, head_dim = query.shape
+    kv_heads, value_dim = keys.shape[0], values.shape[-1]
+    count, width = tiles.rows.shape
+    share = heads // kv_heads
+    length = tiles.key_slots.shape[1]
+    slots = tiles.key_slots.flatten()
+    # [kv_heads * tiles, share * width, head_dim]: heads of one group share a product.
+    q = query.index_select(1, tiles.rows.flatten()).mul(scale)
+    q = q.view(kv_heads, share, count, width, head_dim).transpose(1, 2)
+    q = q.reshape(kv_heads * count, share * width, head_dim)
+    k = keys.index_select(1, slots).view(kv_heads * count, length, head_dim)
+    v = values.index_select(1, slots).view(kv_heads * count, length, value_dim)
+    bias = tiles.bias(window)
+
+    top = weight = total = None
+    for start in range(0, length, KEY_CHUNK):
+        chunk = slice(start, start + KEY_CHUNK)
+        scores = torch.bmm(q, k[:, chunk].transpose(1, 2)).float()
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        scores = scores.view(kv_heads, count, share, width, KEY_CHUNK) + bias[..., chunk]
+        peak = scores.amax(-1, keepdim=True)
+        if top is None:
+            new_top = peak.clamp_min(torch.finfo(torch.float32).min)
+        else:
+            new_top = torch.maximum(top, peak)
+        p = (scores - new_top).exp_()
+        part = torch.bmm(p.view(kv_heads * count, share * width, KEY_CHUNK).to(v.dtype), v[:, chunk])
+        part = part.float().view(kv_heads, count, share, width, value_dim)
+        if top is None or weight is None or total is None:
+            weight, total = p.sum(-1, keepdim=True), part
+        else:
+            shrink = (top - new_top).exp_()
+            weight = weight * shrink + p.sum(-1, keepdim=True)
+            total = total * shrink + part
+        top = new_top
+    assert top is not None and weight is not None and total is not None
+    if sinks is not None:
+        weight = weight + (sinks.float().view(kv_heads, 1, share, 1, 1) - top).exp_()
+    out = (total / weight).to(query.dtype)
+    # [kv_heads, tiles, share, width, dim] -> [tiles, width, kv_heads * share, dim]
+    return out.permute(1, 3, 0, 2, 4).reshape(count * width, heads, value_dim)

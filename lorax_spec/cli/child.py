@@ -1,0 +1,95 @@
+"""One watched process: started, waited for until it is ready, restarted when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before a restart: the first, the factor to the next, and the most.
+_FIRST_PAUSE, _FACTOR, _LONGEST_PAUSE = 0.2, 2.0, 30.0
+
+#: Seconds after which a process that ran counts as well, and its next restart as the first.
+_WELL = 60.0
+
+_READY = "ready "
+
+
+class Child:
+    """A command of ours that prints ``ready ...`` on stdout when it is up.
+
+    Its stdin is a pipe from us, so that it notices when we are gone; its stderr is ours.
+    """
+
+    def __init__(
+        self, name: str, command: Callable[[], Sequence[str]], on_ready: Callable[[str], None]
+    ) -> None:
+        """``command`` is asked for the arguments at each start; ``on_ready`` hears what followed
+        the word ready."""
+        self._name = name
+        self._command = command
+        self._on_ready = on_ready
+        self._process: Process | None = None
+        self._was_ready = False
+        self._ending = False
+
+    async def watch(self) -> int:
+        """Keep it running; returns its status where it ends before it was ever ready, or after
+        ``end``."""
+        pause = _FIRST_PAUSE
+        while True:
+            started = time.monotonic()
+            status = await self._run()
+            if self._is_ending() or not self._was_ready:
+                return status
+            if time.monotonic() - started > _WELL:
+                pause = _FIRST_PAUSE
+            logger.warning(
+                "the %s died (%s); starting it again in %.1f s", self._name, _cause(status), pause
+            )
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * _FACTOR)
+            if self._is_ending():
+                return 0
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Ask it to end and do not start it again."""
+        self._ending = True
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    def _is_ending(self) -> bool:
+        return self._ending
+
+    async def _run(self) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "lorax_spec.cli",
+            *self._command(),
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,  # Ctrl-C is ours to pass on, in order
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        logger.info("the %s is process %d", self._name, self._process.pid)
+        if self._ending:
+            self.end()
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            text = line.decode(errors="replace").rstrip()
+            if text.startswith(_READY):
+                self._was_ready = True
+                self._on_ready(text.removeprefix(_READY))
+        return await self._process.wait()
+
+
+def _cause(status: int) -> str:
+    return f"status {status}" if status >= 0 else signal.Signals(-status).name

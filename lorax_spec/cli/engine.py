@@ -1,0 +1,35 @@
+"""From options to what the engine is told."""
+
+from __future__ import annotations
+
+import typer
+
+from lorax_spec import embedded
+from lorax_spec.config import ServeOptions, adapter_roots
+from lorax_spec.engine.config import EngineConfig
+
+
+def engine_config(options: ServeOptions) -> EngineConfig:
+    """Without a model, the embedded one.  The embedded adapters are ``demo/<name>``.
+
+    Ends the command with a message where the options do not hold together.
+    """
+    try:
+        roots = adapter_roots(options.adapter_root)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return EngineConfig(
+        model_id=options.model_id or str(embedded.path() / "base"),
+        revision=options.revision,
+        dtype=options.dtype,
+        device=options.device,
+        deterministic=options.deterministic,
+        speculative_tokens=options.speculative_tokens,
+        max_input_length=options.max_input_length,
+        max_total_tokens=options.max_total_tokens,
+        max_batch_total_tokens=options.max_batch_total_tokens,
+        max_batch_prefill_tokens=options.max_batch_prefill_tokens,
+        max_active_adapters=options.max_active_adapters,
+        adapter_memory_fraction=options.adapter_memory_fraction,
+        adapter_roots={"demo": embedded.path() / "adapters", **roots},
+    )

@@ -1,0 +1,140 @@
+"""``lorax-spec generate``: a prompt, or a conversation, against a running server."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorax_spec.cli.connect import DEFAULT_TARGET, Target
+from lorax_spec.types import Method
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lorax_spec.types import StreamResponse
+
+app = typer.Typer(add_completion=False)
+
+_ADAPTER, _SAMPLING, _SPECULATION = "Adapter", "Sampling", "Speculation"
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to continue; - reads it from stdin.")
+    ] = None,
+    target: Target = DEFAULT_TARGET,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="The prompt is a question; without one, hold a conversation."),
+    ] = False,
+    adapter_id: Annotated[
+        str | None, typer.Option(help="Adapter to answer with.", rich_help_panel=_ADAPTER)
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 200,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; may be repeated.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="0, the default, is greedy.", rich_help_panel=_SAMPLING),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING)] = None,
+    top_p: Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same text.", rich_help_panel=_SAMPLING)
+    ] = None,
+    speculation: Annotated[
+        Method, typer.Option(help="Who guesses ahead.", rich_help_panel=_SPECULATION)
+    ] = Method.AUTO,
+    num_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens to guess a step; left out: as many as pay.", rich_help_panel=_SPECULATION
+        ),
+    ] = None,
+    medusa_adapter_id: Annotated[
+        str | None,
+        typer.Option(help="Heads to guess with, beside the adapter.", rich_help_panel=_SPECULATION),
+    ] = None,
+    show_speculation: Annotated[
+        bool,
+        typer.Option(
+            "--show-speculation",
+            help="Colour the accepted guesses by who made them.",
+            rich_help_panel=_SPECULATION,
+        ),
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole answer.")] = 300.0,
+) -> None:
+    """Continue a text, answer a question, or hold a conversation.
+
+    The server must run (`lorax-spec serve`); the answer streams to stdout.
+
+        lorax-spec generate "def fibonacci(n):" --max-new-tokens 60
+
+        lorax-spec generate --chat "Write the Python function add." --show-speculation
+
+        lorax-spec generate --chat --adapter-id demo/pirate --medusa-adapter-id demo/pirate-medusa
+
+        cat module.py | lorax-spec generate - --speculation prompt_lookup --temperature 0.8 --seed 1
+    """
+    from lorax_spec.client import Client
+    from lorax_spec.types import Message, Speculation
+
+    options: dict[str, Any] = {
+        "adapter_id": adapter_id,
+        "max_new_tokens": max_new_tokens,
+        "stop": stop,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "speculation": Speculation(speculation, num_tokens, medusa_adapter_id),
+    }
+    if prompt is None and not chat:
+        raise typer.BadParameter("give a prompt, or --chat for a conversation")
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    with Client(target, timeout=timeout) as client:
+        if not chat:
+            _show(client.generate_stream(prompt or "", **options), show_speculation)
+        elif prompt is not None:
+            _show(client.chat_stream([Message("user", prompt)], **options), show_speculation)
+        else:
+            conversation: list[Message] = []
+            while question := _ask():
+                conversation.append(Message("user", question))
+                answer = _show(client.chat_stream(conversation, **options), show_speculation)
+                conversation.append(Message("assistant", answer))
+
+
+def _ask() -> str:
+    """A question; empty where the conversation is over."""
+    try:
+        return input("> ")
+    except EOFError:
+        return ""
+
+
+def _show(events: Iterable[StreamResponse], show_speculation: bool) -> str:
+    """Print a stream as it comes; returns the whole text."""
+    from rich.console import Console
+
+    from lorax_spec.cli.colours import colour, legend
+
+    console, text = Console(highlight=False), ""
+    for event in events:
+        if event.token is not None and not event.token.special:
+            style = colour(event.token.drafter) if show_speculation else ""
+            console.out(event.token.text, style=style, end="", highlight=False)
+        if event.details is not None:
+            text = event.generated_text or ""
+            console.out("")
+            if show_speculation:
+                Console(stderr=True, highlight=False).print(legend(event.details))
+    return text

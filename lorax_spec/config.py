@@ -1,0 +1,213 @@
+"""Every option of the servers, once: field = flag + environment variable + default + help.
+
+``--max-total-tokens`` is the field ``max_total_tokens`` and the variable
+``LORAX_SPEC_MAX_TOTAL_TOKENS``; a flag wins over its variable.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+
+class Side(enum.Flag):
+    """Which process an option is for."""
+
+    WORKER = enum.auto()
+    ROUTER = enum.auto()
+    SUPERVISOR = enum.auto()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``topic`` is the heading under which help lists it."""
+
+    side: Side
+    topic: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of ``ServeOptions`` as the command line sees it."""
+
+    name: str
+    kind: Any
+    default: Any
+    setting: Setting
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "LORAX_SPEC_" + self.name.upper()
+
+
+_MODEL, _ADAPTERS, _LIMITS, _NETWORK, _LOGS = (
+    "Model and speculation",
+    "Adapters",
+    "Limits",
+    "Network",
+    "Logs",
+)
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What ``serve`` is told.  None means: chosen from the machine and the model."""
+
+    model_id: Annotated[
+        str | None,
+        Setting(Side.WORKER, _MODEL, "Folder or hub id of the model; left out: the embedded demo."),
+    ] = None
+    revision: Annotated[
+        str | None,
+        Setting(Side.WORKER, _MODEL, "Revision of the model, where it comes from the hub."),
+    ] = None
+    dtype: Annotated[str, Setting(Side.WORKER, _MODEL, "auto, float32, bfloat16 or float16.")] = (
+        "auto"
+    )
+    device: Annotated[str, Setting(Side.WORKER, _MODEL, "auto, cpu, cuda or cuda:N.")] = "auto"
+    deterministic: Annotated[
+        bool | None,
+        Setting(
+            Side.WORKER,
+            _MODEL,
+            "Same bits whatever else is in the batch; left out: where it is nearly free.",
+        ),
+    ] = None
+    speculative_tokens: Annotated[
+        int,
+        Setting(
+            Side.WORKER | Side.ROUTER,
+            _MODEL,
+            "Tokens to guess ahead for requests that do not say; above 0 turns prompt lookup on.",
+        ),
+    ] = 0
+    adapter_id: Annotated[
+        str | None,
+        Setting(
+            Side.ROUTER,
+            _ADAPTERS,
+            "Adapter of requests that name none; they opt out with __base_model__.",
+        ),
+    ] = None
+    adapter_source: Annotated[
+        str, Setting(Side.ROUTER, _ADAPTERS, "Where adapters come from; this version knows local.")
+    ] = "local"
+    adapter_root: Annotated[
+        tuple[str, ...],
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Folder of adapter folders, or NAME=FOLDER to call them NAME/...; may be repeated.",
+        ),
+    ] = ()
+    max_active_adapters: Annotated[
+        int, Setting(Side.WORKER, _ADAPTERS, "Most adapters on the device at one time.")
+    ] = 1024
+    adapter_memory_fraction: Annotated[
+        float,
+        Setting(Side.WORKER, _ADAPTERS, "Part of the device's memory that adapters may take."),
+    ] = 0.1
+    max_input_length: Annotated[
+        int | None, Setting(Side.WORKER, _LIMITS, "Most tokens of a prompt.")
+    ] = None
+    max_total_tokens: Annotated[
+        int | None,
+        Setting(Side.WORKER, _LIMITS, "Most tokens of a prompt and its answer together."),
+    ] = None
+    max_batch_total_tokens: Annotated[
+        int | None, Setting(Side.WORKER, _LIMITS, "Tokens that the KV cache holds.")
+    ] = None
+    max_batch_prefill_tokens: Annotated[
+        int, Setting(Side.WORKER, _LIMITS, "Most prompt tokens computed in one step.")
+    ] = 512
+    max_concurrent_requests: Annotated[
+        int,
+        Setting(
+            Side.ROUTER, _LIMITS, "Most requests taken at one time; more are told to come back."
+        ),
+    ] = 128
+    host: Annotated[str, Setting(Side.ROUTER, _NETWORK, "Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Setting(Side.ROUTER, _NETWORK, "HTTP port; 0 takes a free one.")] = 8080
+    grpc_port: Annotated[int, Setting(Side.ROUTER, _NETWORK, "gRPC port; 0 takes a free one.")] = (
+        50051
+    )
+    uds: Annotated[
+        str | None, Setting(Side.ROUTER, _NETWORK, "Unix socket to serve gRPC on as well.")
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        Setting(Side.ROUTER, _NETWORK, "PEM certificate; with its key, gRPC speaks TLS only."),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Setting(Side.ROUTER, _NETWORK, "PEM key of the certificate.")
+    ] = None
+    tls_ca: Annotated[
+        Path | None,
+        Setting(
+            Side.ROUTER, _NETWORK, "PEM authority that must have signed callers' certificates."
+        ),
+    ] = None
+    drain_timeout: Annotated[
+        float,
+        Setting(
+            Side.ROUTER | Side.SUPERVISOR,
+            _LIMITS,
+            "Seconds that running requests get to finish after SIGTERM.",
+        ),
+    ] = 60.0
+    json_output: Annotated[
+        bool,
+        Setting(
+            Side.WORKER | Side.ROUTER | Side.SUPERVISOR, _LOGS, "Logs as JSON, one object per line."
+        ),
+    ] = False
+
+
+def options_of(side: Side) -> list[Option]:
+    """What ``side`` reads, in the order in which help lists it."""
+    hints = get_type_hints(ServeOptions, include_extras=True)
+    options = []
+    for one in fields(ServeOptions):
+        kind, setting = get_args(hints[one.name])
+        if setting.side & side:
+            options.append(Option(one.name, kind, one.default, setting))
+    return options
+
+
+def arguments(options: ServeOptions, side: Side) -> list[str]:
+    """The command line that gives a process of ``side`` these options."""
+    words: list[str] = []
+    for one in options_of(side):
+        value = getattr(options, one.name)
+        if isinstance(value, bool):
+            words.append(one.flag if value else one.flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            words += [word for item in value for word in (one.flag, str(item))]
+        elif value is not None:
+            words += [one.flag, str(value)]
+    return words
+
+
+def adapter_roots(entries: tuple[str, ...]) -> dict[str, Path]:
+    """``--adapter-root`` read: id prefix -> folder; the prefix "" maps ids as they are.
+
+    Raises ``ValueError`` for a folder that is not there and for a prefix given twice.
+    """
+    roots: dict[str, Path] = {}
+    for entry in entries:
+        prefix, separator, folder = entry.partition("=")
+        if not separator:
+            prefix, folder = "", entry
+        if prefix in roots:
+            raise ValueError(f"--adapter-root: two folders for the prefix {prefix!r}")
+        if not Path(folder).is_dir():
+            raise ValueError(f"--adapter-root: no folder {folder}")
+        roots[prefix] = Path(folder).resolve()
+    return roots

@@ -1,0 +1,213 @@
+"""From a plan (plain data) to a step's tensors.  The only place where rows are laid out.
+
+A sequence's rows lie next to each other: its known tokens, then the nodes of its draft.  Rows of
+all sequences follow one another in one flattened batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lorax_spec.adapters.weights import LoraWeights
+from lorax_spec.engine.blocks import NULL_BLOCK
+from lorax_spec.engine.scheduler import Scheduled
+from lorax_spec.kernels.attention import KEY_CHUNK, Tiles
+from lorax_spec.kernels.kv_cache import BLOCK_SIZE
+
+#: Rows a tile holds at most; beyond NARROW, prompt chunks fill tiles of WIDE rows.
+NARROW, WIDE = 8, 32
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Rows that run under adapters of one rank and the same modules, in tiles of one adapter.
+
+    ``rows`` int64 [tiles, width] padded with repeats; ``kept`` int64 [n] indices into the
+    flattened tiles that are not padding; ``scale`` [tiles, 1, 1]; ``adapters`` one per tile.
+    """
+
+    rows: torch.Tensor
+    kept: torch.Tensor
+    scale: torch.Tensor
+    adapters: tuple[LoraWeights, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass.
+
+    ``ids``, ``positions``, ``slots``: int64 [rows].  ``kept``: int64 [kept rows], the rows whose
+    logits are wanted.  ``first_kept[i]``: where those of the i-th scheduled sequence begin; its
+    draft's node ``n`` is ``n + 1`` after its last known token's.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    kept: torch.Tensor
+    first_kept: tuple[int, ...]
+    tiles: tuple[Tiles, ...]
+    lanes: tuple[Lanes, ...]
+
+
+@dataclass(frozen=True)
+class _Strand:
+    """Rows of one sequence that form a causal run: known tokens, or one path of its draft.
+
+    ``moved`` maps key positions to scratch slots where a path's key is not at its own position.
+    """
+
+    blocks: Sequence[int]
+    rows: list[int]
+    positions: list[int]
+    moved: dict[int, int]
+
+
+def build_batch(
+    plan: Sequence[Scheduled], row_floor: int, shared_heads: int, device: torch.device
+) -> Batch:
+    """Lay out ``plan``.
+
+    Args:
+        row_floor: fewest rows of any product (see ``determinism``); shorter batches are padded.
+        shared_heads: query heads per key head, which multiply the rows of attention's products.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    kept: list[int] = []
+    first_kept: list[int] = []
+    strands: list[_Strand] = []
+    lanes: dict[int, tuple[LoraWeights, list[int]]] = {}
+    for scheduled in plan:
+        sequence, draft = scheduled.sequence, scheduled.draft
+        first, start, end = len(ids), scheduled.start, scheduled.start + scheduled.count
+        known = len(sequence.tokens)
+        ids += sequence.tokens[start:end]
+        ids += draft.tokens
+        positions += range(start, end)
+        positions += (known - 1 + depth for depth in draft.depths)
+        slots += _slots(sequence.blocks, range(start, end))
+        slots += _slots(sequence.blocks, range(known, known + len(draft)))
+        strands += _strands(scheduled, first)
+        rows = range(first, len(ids))
+        if sequence.prefill_logprobs is not None and sequence.progress.first_token == 0:
+            first_kept.append(len(kept) + scheduled.count - 1)
+            kept += rows
+        else:
+            first_kept.append(len(kept))
+            kept += rows[scheduled.count - 1 :] if scheduled.samples else ()
+        if sequence.lora is not None:
+            lanes.setdefault(id(sequence.lora), (sequence.lora, []))[1].extend(rows)
+
+    padding = max(0, row_floor - len(ids))
+    kept += kept[-1:] * max(0, row_floor - len(kept)) if kept else ()
+
+    def tensor(values: list[int], pad: int) -> torch.Tensor:
+        return torch.tensor(values + [pad] * padding, dtype=torch.int64, device=device)
+
+    width_floor = -(-row_floor // shared_heads)
+    return Batch(
+        ids=tensor(ids, 0),
+        positions=tensor(positions, 0),
+        slots=tensor(slots, NULL_BLOCK * BLOCK_SIZE),
+        kept=torch.tensor(kept, dtype=torch.int64, device=device),
+        first_kept=tuple(first_kept),
+        tiles=tuple(_tiles(strands, len(ids), padding, width_floor, device)),
+        lanes=tuple(_lanes(list(lanes.values()), row_floor, device)),
+    )
+
+
+def _slots(blocks: Sequence[int], indices: range) -> list[int]:
+    return [blocks[i // BLOCK_SIZE] * BLOCK_SIZE + i % BLOCK_SIZE for i in indices]
+
+
+def _strands(scheduled: Scheduled, first: int) -> Iterator[_Strand]:
+    """The known tokens with the draft's first path, then each further path's own nodes."""
+    sequence, draft = scheduled.sequence, scheduled.draft
+    known = len(sequence.tokens)
+    rows = list(range(first, first + scheduled.count))
+    positions = list(range(scheduled.start, scheduled.start + scheduled.count))
+    if not draft:
+        yield _Strand(sequence.blocks, rows, positions, {})
+        return
+    covered: set[int] = set()
+    for path in draft.paths:
+        scratch = _slots(sequence.blocks, range(known, known + len(draft)))
+        moved = {known + depth: scratch[node] for depth, node in enumerate(path) if depth != node}
+        for depth, node in enumerate(path):
+            if node not in covered:
+                covered.add(node)
+                rows.append(first + scheduled.count + node)
+                positions.append(known + depth)
+        yield _Strand(sequence.blocks, rows, positions, moved)
+        rows, positions = [], []
+
+
+def _tiles(
+    strands: list[_Strand], rows: int, padding: int, floor: int, device: torch.device
+) -> Iterator[Tiles]:
+    """Cut strands into tiles, and group those of like width and length."""
+    groups: dict[tuple[int, int], list[_Strand]] = {}
+    for strand in strands:
+        size = NARROW if len(strand.rows) <= NARROW else WIDE
+        for start in range(0, len(strand.rows), size):
+            cut = slice(start, start + size)
+            tile = _Strand(strand.blocks, strand.rows[cut], strand.positions[cut], strand.moved)
+            chunks = tile.positions[-1] // KEY_CHUNK
+            groups.setdefault((size, chunks.bit_length()), []).append(tile)
+    if padding:
+        null = _Strand([NULL_BLOCK], list(range(rows, rows + padding)), [0] * padding, {})
+        groups.setdefault((NARROW, 0), []).append(null)
+    for tiles in groups.values():
+        yield _stack(tiles, floor, device)
+
+
+def _stack(tiles: list[_Strand], floor: int, device: torch.device) -> Tiles:
+    width = max(floor, max(len(tile.rows) for tile in tiles))
+    longest = max(tile.positions[-1] for tile in tiles) + 1
+    blocks = -(-longest // KEY_CHUNK) * KEY_CHUNK // BLOCK_SIZE
+
+    def padded(values: Sequence[int], length: int, pad: int) -> list[int]:
+        return [*values[:length], *[pad] * (length - len(values))]
+
+    table = torch.tensor([padded(t.blocks, blocks, NULL_BLOCK) for t in tiles], device=device)
+    slots = table[:, :, None] * BLOCK_SIZE + torch.arange(BLOCK_SIZE, device=device)
+    key_slots = slots.flatten(1)
+    moves = [(i, p, s) for i, tile in enumerate(tiles) for p, s in tile.moved.items()]
+    if moves:
+        tile_index, position, slot = torch.tensor(moves, device=device).T
+        within = position < key_slots.shape[1]
+        key_slots[tile_index[within], position[within]] = slot[within]
+    return Tiles(
+        rows=torch.tensor([padded(t.rows, width, t.rows[-1]) for t in tiles], device=device),
+        positions=torch.tensor(
+            [padded(t.positions, width, t.positions[-1]) for t in tiles], device=device
+        ),
+        key_slots=key_slots,
+    )
+
+
+def _lanes(
+    adapters: list[tuple[LoraWeights, list[int]]], floor: int, device: torch.device
+) -> Iterator[Lanes]:
+    groups: dict[tuple[object, ...], list[tuple[LoraWeights, list[int]]]] = {}
+    for lora, rows in adapters:
+        size = NARROW if len(rows) <= NARROW else WIDE
+        key = (lora.rank, frozenset(lora.modules), size)
+        for start in range(0, len(rows), size):
+            groups.setdefault(key, []).append((lora, rows[start : start + size]))
+    for tiles in groups.values():
+        width = max(floor, max(len(rows) for _, rows in tiles))
+        padded = [rows + rows[-1:] * (width - len(rows)) for _, rows in tiles]
+        kept = [i * width + j for i, (_, rows) in enumerate(tiles) for j in range(len(rows))]
+        scale = torch.tensor([lora.scale for lora, _ in tiles], device=device)
+        yield Lanes(
+            rows=torch.tensor(padded, device=device),
+            kept=torch.tensor(kept, device=device),
+            scale=scale[:, None, None],
+            adapters=tuple(lora for lora, _ in tiles),
+        )

@@ -1,0 +1,38 @@
+"""What an engine is told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Sizes are in tokens unless they say bytes; None means: chosen from the machine and model."""
+
+    #: A folder, or an id on the Hugging Face hub.
+    model_id: str
+    revision: str | None = None
+    #: "auto", "float32", "bfloat16" or "float16".
+    dtype: str = "auto"
+    #: "auto", "cpu", "cuda" or "cuda:N".
+    device: str = "auto"
+    #: Same bits whatever else is in the batch; None: where it is nearly free.
+    deterministic: bool | None = None
+    #: Prompt lookup's draft length, and the most a Medusa draft goes ahead; 0 turns both off
+    #: for requests that do not ask themselves.
+    speculative_tokens: int = 0
+    max_input_length: int | None = None
+    max_total_tokens: int | None = None
+    #: Room in the KV cache.
+    max_batch_total_tokens: int | None = None
+    #: Prompt tokens computed in one step, so that long prompts do not stall the others.
+    max_batch_prefill_tokens: int = 512
+    #: Sequences in one step.
+    max_batch_size: int = 256
+    max_active_adapters: int = 1024
+    #: Of the device's memory (on a CPU: of the memory free at start).
+    adapter_memory_fraction: float = 0.1
+    #: Where adapters lie: id prefix -> folder; the prefix "" maps ids as they are.
+    adapter_roots: Mapping[str, Path] = field(default_factory=dict)

@@ -1,0 +1,182 @@
+"""From an EngineConfig to everything an engine starts with; sizes left open are chosen here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from lorax_spec.adapters.local_source import LocalSource
+from lorax_spec.adapters.manager import AdapterManager
+from lorax_spec.adapters.residency import Budget
+from lorax_spec.adapters.shape import shape_of
+from lorax_spec.engine.config import EngineConfig
+from lorax_spec.engine.determinism import AFFORDABLE, cost_of_floor, row_floor
+from lorax_spec.engine.model import LanguageModel
+from lorax_spec.errors import InvalidArgument
+from lorax_spec.kernels.kv_cache import BLOCK_SIZE
+from lorax_spec.types import Info
+
+#: From this many parameters on, a CPU step waits for memory and bfloat16 halves it.
+_MEMORY_BOUND_PARAMETERS = 50_000_000
+#: Share of free memory the KV cache takes, at most, and how many full requests it aims for.
+_CACHE_FRACTION = {"cpu": 0.25, "cuda": 0.85}
+_CPU_CACHE_REQUESTS = 16
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What EngineCore is made of."""
+
+    config: EngineConfig
+    model: LanguageModel
+    adapters: AdapterManager
+    info: Info
+    blocks: int
+    row_floor: int
+    eos_token_ids: tuple[int, ...]
+
+
+def load(config: EngineConfig) -> Loaded:
+    """Read the model, size its cache, look for its adapters.
+
+    Raises:
+        InvalidArgument: an option cannot be met on this machine or by this model.
+    """
+    path = model_folder(config.model_id, config.revision)
+    device = _device(config.device)
+    hf_model = _read_model(path, config, device)
+    shape = shape_of(hf_model, config.model_id)
+    floor, deterministic = _row_floor(config, hf_model, device)
+    model = LanguageModel(hf_model)
+    adapter_bytes = int(_free_memory(device) * config.adapter_memory_fraction)
+    max_total = config.max_total_tokens or int(
+        getattr(model.text_config, "max_position_embeddings", 4096)
+    )
+    blocks = _cache_blocks(config, model, max_total)
+    model.allocate_cache(blocks + 1)
+    info = Info(
+        version=version("lorax-spec"),
+        model_id=config.model_id,
+        model_revision=config.revision or "",
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(device),
+        max_input_length=config.max_input_length or max_total - 1,
+        max_total_tokens=max_total,
+        max_concurrent_requests=0,
+        speculative_tokens=config.speculative_tokens,
+        deterministic=deterministic,
+        default_adapter_id="",
+        workers=1,
+        max_batch_total_tokens=blocks * BLOCK_SIZE,
+        block_size=BLOCK_SIZE,
+        model_path=str(path),
+    )
+    adapters = AdapterManager(
+        LocalSource(config.adapter_roots),
+        shape,
+        dtype=model.dtype,
+        device=device,
+        budget=Budget(adapter_bytes, config.max_active_adapters, host_bytes=adapter_bytes),
+    )
+    return Loaded(config, model, adapters, info, blocks + 1, floor, _eos_ids(hf_model, path))
+
+
+def model_folder(model_id: str, revision: str | None) -> Path:
+    """The folder of a model: as named, or fetched from the hub."""
+    folder = Path(model_id).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(model_id, revision=revision))
+
+
+def _read_model(path: Path, config: EngineConfig, device: torch.device) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path, dtype=None if config.dtype == "auto" else getattr(torch, config.dtype)
+    )
+    if config.dtype == "auto":
+        model = model.to(_auto_dtype(model, device))
+    return model.to(device)
+
+
+def _auto_dtype(model: PreTrainedModel, device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return model.dtype if model.dtype != torch.float32 else torch.bfloat16
+    native = torch.cpu._is_avx512_bf16_supported()
+    large = model.num_parameters() >= _MEMORY_BOUND_PARAMETERS
+    return torch.bfloat16 if native and large else torch.float32
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidArgument(f"device {name!r}: torch finds no CUDA device here", field="device")
+    return torch.device(name)
+
+
+def _row_floor(
+    config: EngineConfig, model: PreTrainedModel, device: torch.device
+) -> tuple[int, bool]:
+    """(fewest rows of a product, whether results are the same to the bit in any batch)"""
+    if device.type != "cpu":
+        if config.deterministic:
+            raise InvalidArgument(
+                "--deterministic needs batch-invariant CUDA kernels, which this version lacks",
+                field="deterministic",
+            )
+        return 1, False
+    if config.deterministic is False:
+        return 1, False
+    floor = row_floor(model)
+    if floor is None:
+        if config.deterministic:
+            raise InvalidArgument(
+                "--deterministic: on this machine no row count makes matrix products independent "
+                "of their neighbours",
+                field="deterministic",
+            )
+        return 1, False
+    if config.deterministic or floor == 1 or cost_of_floor(model, floor) < AFFORDABLE:
+        return floor, True
+    return 1, False
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _cache_blocks(config: EngineConfig, model: LanguageModel, max_total: int) -> int:
+    if config.max_batch_total_tokens is not None:
+        tokens = config.max_batch_total_tokens
+    else:
+        share = _free_memory(model.device) * _CACHE_FRACTION[model.device.type]
+        tokens = int(share / model.kv_bytes_per_token())
+        if model.device.type == "cpu":
+            tokens = min(tokens, _CPU_CACHE_REQUESTS * max_total)
+    if tokens < max_total:
+        raise InvalidArgument(
+            f"room for {tokens} tokens cannot hold one request of max_total_tokens={max_total}; "
+            "lower --max-total-tokens or raise --max-batch-total-tokens",
+            field="max_batch_total_tokens",
+        )
+    return -(-tokens // BLOCK_SIZE)
+
+
+def _eos_ids(model: PreTrainedModel, path: Path) -> tuple[int, ...]:
+    """Ids that end a text: the generation config's, else the model's."""
+    if (path / "generation_config.json").exists():
+        ids = GenerationConfig.from_pretrained(path).eos_token_id
+    else:
+        ids = model.config.eos_token_id
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, list) else (int(ids),)

@@ -1,0 +1,212 @@
+"""What a request must be before any engine sees it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass, replace
+
+from lorax_spec.engine.request import TokenRequest
+from lorax_spec.errors import InvalidArgument, Unimplemented
+from lorax_spec.text.tokenizer import TextTokenizer
+from lorax_spec.types import (
+    BASE_MODEL,
+    AdapterRef,
+    GenerateRequest,
+    Method,
+    Parameters,
+    Speculation,
+)
+
+MAX_STOP_STRINGS = 16
+MAX_DRAFT_TOKENS = 63
+MAX_ALTERNATIVES = 100
+_SOURCES = ("hub", "local", "s3")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server admits, in tokens, and the adapter of requests that name none."""
+
+    max_input_length: int
+    max_total_tokens: int
+    default_adapter: AdapterRef | None = None
+
+
+@dataclass(frozen=True)
+class ValidRequest:
+    """A request an engine can run; ``text`` is the prompt as text, ``prompt`` as token ids."""
+
+    text: str
+    prompt: tuple[int, ...]
+    parameters: Parameters
+    speculation: Speculation
+    adapter: AdapterRef | None
+    medusa: AdapterRef | None
+
+    def token_request(self, request_id: int) -> TokenRequest:
+        return TokenRequest(
+            request_id,
+            self.prompt,
+            self.parameters,
+            self.speculation,
+            self.adapter,
+            self.medusa,
+        )
+
+
+def validate(request: GenerateRequest, tokenizer: TextTokenizer, limits: Limits) -> ValidRequest:
+    """Check every field, tokenize the prompt and fill in what the caller left open.
+
+    The result's parameters are complete: ``max_new_tokens`` is set (default: what is left up to
+    ``max_total_tokens``), ``temperature`` is 0.0 for a greedy request and positive for one that
+    samples, which then has a seed.  A filter that filters nothing (``top_k`` 0, ``top_p`` 1,
+    ``typical_p`` 1, ``min_p`` 0) is as good as absent.
+
+    Raises InvalidArgument naming the wrong field, and Unimplemented for what is not served.
+    """
+    _refuse_unserved(request)
+    _check_parameters(request.parameters, tokenizer.vocab_size)
+    _check_speculation(request.speculation)
+    if request.adapter_source and request.adapter_source not in _SOURCES:
+        raise _invalid("adapter_source", f"must be one of {', '.join(_SOURCES)}")
+    text, prompt = _prompt(request, tokenizer)
+    if len(prompt) > limits.max_input_length:
+        raise _invalid(
+            "inputs",
+            f"has {len(prompt)} tokens, more than the {limits.max_input_length} this server takes",
+        )
+    parameters = replace(
+        _resolve_sampling(request.parameters),
+        max_new_tokens=_max_new_tokens(request.parameters, len(prompt), limits),
+    )
+    adapter, medusa = _adapters(request, limits.default_adapter)
+    return ValidRequest(text, prompt, parameters, request.speculation, adapter, medusa)
+
+
+def _invalid(field: str, problem: str) -> InvalidArgument:
+    return InvalidArgument(f"`{field.rpartition('.')[2]}` {problem}", field)
+
+
+def _refuse_unserved(request: GenerateRequest) -> None:
+    parameters = request.parameters
+    if request.merged_adapters is not None:
+        raise Unimplemented("this server does not merge adapters (`merged_adapters`)")
+    if parameters.response_format is not None and parameters.response_format.type != "text":
+        raise Unimplemented("this server does not constrain its output (`response_format`)")
+    if parameters.best_of not in (None, 1):
+        raise Unimplemented("this server gives one answer to a request (`best_of`)")
+    if request.speculation.method in (Method.DRAFT_MODEL, Method.LOOKAHEAD):
+        raise Unimplemented(f"this server has no drafter `{request.speculation.method}`")
+
+
+def _check_parameters(parameters: Parameters, vocab_size: int) -> None:
+    _check_range("max_new_tokens", parameters.max_new_tokens, 1)
+    _check_range("temperature", parameters.temperature, 0)
+    _check_range("top_k", parameters.top_k, 0)
+    _check_share("top_p", parameters.top_p)
+    _check_share("typical_p", parameters.typical_p)
+    _check_range("min_p", parameters.min_p, 0, 1)
+    if parameters.repetition_penalty is not None and parameters.repetition_penalty <= 0:
+        raise _invalid("parameters.repetition_penalty", "must be greater than 0")
+    _check_range("repetition_penalty", parameters.repetition_penalty, 0)
+    _check_range("frequency_penalty", parameters.frequency_penalty, -2, 2)
+    _check_range("presence_penalty", parameters.presence_penalty, -2, 2)
+    _check_range("seed", parameters.seed, 0, 2**64 - 1)
+    _check_range("truncate", parameters.truncate, 1)
+    most = min(MAX_ALTERNATIVES, vocab_size)
+    _check_range("return_k_alternatives", parameters.return_k_alternatives, 1, most)
+    if len(parameters.stop) > MAX_STOP_STRINGS:
+        raise _invalid("parameters.stop", f"takes at most {MAX_STOP_STRINGS} strings")
+    if not all(parameters.stop):
+        raise _invalid("parameters.stop", "must not hold an empty string")
+    for token_id, bias in parameters.logit_bias.items():
+        if not 0 <= token_id < vocab_size:
+            raise _invalid("parameters.logit_bias", f"names token {token_id} of {vocab_size}")
+        _check_range("logit_bias", bias, -100, 100)
+
+
+def _check_range(
+    name: str, value: float | None, low: float, high: float = math.inf, prefix: str = "parameters"
+) -> None:
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise _invalid(f"{prefix}.{name}", f"must be {bounds}, not {value}")
+
+
+def _check_share(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value <= 1:
+        raise _invalid(f"parameters.{name}", f"must be above 0 and at most 1, not {value}")
+
+
+def _check_speculation(speculation: Speculation) -> None:
+    _check_range("num_tokens", speculation.num_tokens, 0, MAX_DRAFT_TOKENS, prefix="speculation")
+
+
+def _prompt(request: GenerateRequest, tokenizer: TextTokenizer) -> tuple[str, tuple[int, ...]]:
+    if request.inputs and request.messages:
+        raise _invalid("messages", "cannot be given beside `inputs`")
+    if not request.inputs and not request.messages:
+        raise _invalid("inputs", "cannot be empty")
+    text = request.inputs or tokenizer.apply_chat_template(request.messages)
+    ids = tokenizer.encode(
+        text,
+        add_special_tokens=not request.messages,
+        truncate=request.parameters.truncate,
+    )
+    if not ids:
+        raise _invalid("inputs", "holds no token")
+    return text, tuple(ids)
+
+
+def _max_new_tokens(parameters: Parameters, prompt_tokens: int, limits: Limits) -> int:
+    left = limits.max_total_tokens - prompt_tokens
+    wanted = parameters.max_new_tokens or left
+    if left < 1:
+        raise _invalid(
+            "inputs",
+            f"has {prompt_tokens} tokens and leaves no room: "
+            f"prompt and answer may have {limits.max_total_tokens} together",
+        )
+    if wanted > left:
+        raise _invalid(
+            "parameters.max_new_tokens",
+            f"may be at most {left}, not {wanted}: the prompt has {prompt_tokens} tokens, "
+            f"and prompt and answer may have {limits.max_total_tokens} together",
+        )
+    return wanted
+
+
+def _resolve_sampling(parameters: Parameters) -> Parameters:
+    filters = replace(
+        parameters,
+        top_k=parameters.top_k or None,
+        top_p=None if parameters.top_p == 1 else parameters.top_p,
+        typical_p=None if parameters.typical_p == 1 else parameters.typical_p,
+        min_p=parameters.min_p or None,
+    )
+    asked = (filters.temperature, filters.top_k, filters.top_p, filters.typical_p, filters.min_p)
+    samples = filters.temperature != 0 and (
+        filters.do_sample or any(value is not None for value in asked)
+    )
+    if not samples:
+        return replace(filters, do_sample=False, temperature=0.0)
+    return replace(
+        filters,
+        do_sample=True,
+        temperature=1.0 if filters.temperature is None else filters.temperature,
+        seed=secrets.randbits(64) if filters.seed is None else filters.seed,
+    )
+
+
+def _adapters(
+    request: GenerateRequest, default: AdapterRef | None
+) -> tuple[AdapterRef | None, AdapterRef | None]:
+    source, token = request.adapter_source or "", request.api_token or ""
+    adapter = default
+    if request.adapter_id:
+        adapter = AdapterRef(request.adapter_id, source, request.adapter_revision or "", token)
+    if adapter is not None and adapter.adapter_id == BASE_MODEL:
+        adapter = None
+    medusa_id = request.speculation.medusa_adapter_id
+    return adapter, AdapterRef(medusa_id, source, "", token) if medusa_id else None

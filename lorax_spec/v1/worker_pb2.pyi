@@ -1,0 +1,123 @@
+from lorax_spec.v1 import lorax_spec_pb2 as _lorax_spec_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RouterMessage(_message.Message):
+    __slots__ = ("submit", "cancel")
+    SUBMIT_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    submit: Submit
+    cancel: Cancel
+    def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+
+class Submit(_message.Message):
+    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    MEDUSA_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    generated_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    adapter: AdapterRef
+    medusa: AdapterRef
+    parameters: _lorax_spec_pb2.Parameters
+    speculation: _lorax_spec_pb2.Speculation
+    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ...) -> None: ...
+
+class AdapterRef(_message.Message):
+    __slots__ = ("adapter_id", "source", "revision", "api_token")
+    ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    API_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    adapter_id: str
+    source: str
+    revision: str
+    api_token: str
+    def __init__(self, adapter_id: _Optional[str] = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., api_token: _Optional[str] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    def __init__(self, request_id: _Optional[int] = ...) -> None: ...
+
+class WorkerMessage(_message.Message):
+    __slots__ = ("emitted", "finished", "failed", "load")
+    EMITTED_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    emitted: Emitted
+    finished: Finished
+    failed: Failed
+    load: Load
+    def __init__(self, emitted: _Optional[_Union[Emitted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+
+class Emitted(_message.Message):
+    __slots__ = ("request_id", "tokens", "prefill_logprobs", "speculation")
+    class EmittedToken(_message.Message):
+        __slots__ = ("id", "logprob", "drafter", "alternative_ids", "alternative_logprobs")
+        ID_FIELD_NUMBER: _ClassVar[int]
+        LOGPROB_FIELD_NUMBER: _ClassVar[int]
+        DRAFTER_FIELD_NUMBER: _ClassVar[int]
+        ALTERNATIVE_IDS_FIELD_NUMBER: _ClassVar[int]
+        ALTERNATIVE_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+        id: int
+        logprob: float
+        drafter: str
+        alternative_ids: _containers.RepeatedScalarFieldContainer[int]
+        alternative_logprobs: _containers.RepeatedScalarFieldContainer[float]
+        def __init__(self, id: _Optional[int] = ..., logprob: _Optional[float] = ..., drafter: _Optional[str] = ..., alternative_ids: _Optional[_Iterable[int]] = ..., alternative_logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    tokens: _containers.RepeatedCompositeFieldContainer[Emitted.EmittedToken]
+    prefill_logprobs: _containers.RepeatedScalarFieldContainer[float]
+    speculation: _lorax_spec_pb2.SpeculationDetails
+    def __init__(self, request_id: _Optional[int] = ..., tokens: _Optional[_Iterable[_Union[Emitted.EmittedToken, _Mapping]]] = ..., prefill_logprobs: _Optional[_Iterable[float]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.SpeculationDetails, _Mapping]] = ...) -> None: ...
+
+class Finished(_message.Message):
+    __slots__ = ("request_id", "reason", "speculation", "timings")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    reason: _lorax_spec_pb2.FinishReason
+    speculation: _lorax_spec_pb2.SpeculationDetails
+    timings: _lorax_spec_pb2.Timings
+    def __init__(self, request_id: _Optional[int] = ..., reason: _Optional[_Union[_lorax_spec_pb2.FinishReason, str]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.SpeculationDetails, _Mapping]] = ..., timings: _Optional[_Union[_lorax_spec_pb2.Timings, _Mapping]] = ...) -> None: ...
+
+class Failed(_message.Message):
+    __slots__ = ("request_id", "code", "message")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    code: int
+    message: str
+    def __init__(self, request_id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("running", "waiting", "free_tokens", "device_adapters")
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    FREE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    running: int
+    waiting: int
+    free_tokens: int
+    device_adapters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, running: _Optional[int] = ..., waiting: _Optional[int] = ..., free_tokens: _Optional[int] = ..., device_adapters: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,0 +1,172 @@
+"""Between router and worker: token requests down, events up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorax_spec.engine.request import (
+    Emitted,
+    EmittedToken,
+    Event,
+    Failed,
+    Finished,
+    TokenRequest,
+)
+from lorax_spec.errors import error_from_code
+from lorax_spec.types import AdapterRef
+from lorax_spec.v1 import worker_pb2 as pb
+from lorax_spec.wire.fields import assign, extend
+from lorax_spec.wire.requests import (
+    parameters_from_pb,
+    parameters_to_pb,
+    speculation_from_pb,
+    speculation_to_pb,
+)
+from lorax_spec.wire.responses import (
+    finish_reason_from_pb,
+    speculation_details_from_pb,
+    speculation_details_to_pb,
+    timings_from_pb,
+    timings_to_pb,
+)
+
+
+@dataclass(frozen=True)
+class WorkerLoad:
+    """How busy a worker is; ``free_tokens`` counts tokens of free KV cache."""
+
+    running: int = 0
+    waiting: int = 0
+    free_tokens: int = 0
+    device_adapters: tuple[str, ...] = ()
+
+
+def submit_to_pb(request: TokenRequest) -> pb.Submit:
+    message = pb.Submit(
+        request_id=request.request_id,
+        adapter=None if request.adapter is None else adapter_ref_to_pb(request.adapter),
+        medusa=None if request.medusa is None else adapter_ref_to_pb(request.medusa),
+        parameters=parameters_to_pb(request.parameters),
+        speculation=speculation_to_pb(request.speculation),
+    )
+    extend(message, "prompt_token_ids", request.prompt)
+    extend(message, "generated_token_ids", request.generated)
+    return message
+
+
+def submit_from_pb(message: pb.Submit) -> TokenRequest:
+    return TokenRequest(
+        request_id=message.request_id,
+        prompt=tuple(message.prompt_token_ids),
+        parameters=parameters_from_pb(message.parameters),
+        speculation=speculation_from_pb(message.speculation),
+        adapter=adapter_ref_from_pb(message.adapter) if message.HasField("adapter") else None,
+        medusa=adapter_ref_from_pb(message.medusa) if message.HasField("medusa") else None,
+        generated=tuple(message.generated_token_ids),
+    )
+
+
+def adapter_ref_to_pb(ref: AdapterRef) -> pb.AdapterRef:
+    message = pb.AdapterRef()
+    names = ("adapter_id", "source", "revision", "api_token")
+    assign(message, {name: getattr(ref, name) for name in names}, "adapter.")
+    return message
+
+
+def adapter_ref_from_pb(message: pb.AdapterRef) -> AdapterRef:
+    return AdapterRef(message.adapter_id, message.source, message.revision, message.api_token)
+
+
+def event_to_pb(event: Event) -> pb.WorkerMessage:
+    match event:
+        case Emitted():
+            return pb.WorkerMessage(emitted=_emitted_to_pb(event))
+        case Finished():
+            return pb.WorkerMessage(
+                finished=pb.Finished(
+                    request_id=event.request_id,
+                    reason=event.reason.name,
+                    speculation=speculation_details_to_pb(event.speculation),
+                    timings=timings_to_pb(event.timings),
+                )
+            )
+        case Failed():
+            return pb.WorkerMessage(
+                failed=pb.Failed(
+                    request_id=event.request_id,
+                    code=event.error.code,
+                    message=event.error.message,
+                )
+            )
+
+
+def event_from_pb(message: pb.WorkerMessage) -> Event:
+    """Raises ``ValueError`` for a message that is no event (``load``: see ``load_from_pb``)."""
+    match message.WhichOneof("message"):
+        case "emitted":
+            return _emitted_from_pb(message.emitted)
+        case "finished":
+            finished = message.finished
+            return Finished(
+                finished.request_id,
+                finish_reason_from_pb(finished.reason),
+                speculation_details_from_pb(finished.speculation),
+                timings_from_pb(finished.timings),
+            )
+        case "failed":
+            failed = message.failed
+            return Failed(failed.request_id, error_from_code(failed.code, failed.message))
+        case other:
+            raise ValueError(f"no event in a worker message of kind {other}")
+
+
+def load_to_pb(load: WorkerLoad) -> pb.WorkerMessage:
+    return pb.WorkerMessage(
+        load=pb.Load(
+            running=load.running,
+            waiting=load.waiting,
+            free_tokens=load.free_tokens,
+            device_adapters=load.device_adapters,
+        )
+    )
+
+
+def load_from_pb(message: pb.Load) -> WorkerLoad:
+    return WorkerLoad(
+        message.running, message.waiting, message.free_tokens, tuple(message.device_adapters)
+    )
+
+
+def _emitted_to_pb(event: Emitted) -> pb.Emitted:
+    return pb.Emitted(
+        request_id=event.request_id,
+        tokens=[
+            pb.Emitted.EmittedToken(
+                id=token.id,
+                logprob=token.logprob,
+                drafter=token.drafter,
+                alternative_ids=[other for other, _ in token.alternatives],
+                alternative_logprobs=[logprob for _, logprob in token.alternatives],
+            )
+            for token in event.tokens
+        ],
+        prefill_logprobs=event.prefill_logprobs,
+        speculation=speculation_details_to_pb(event.speculation),
+    )
+
+
+def _emitted_from_pb(message: pb.Emitted) -> Emitted:
+    return Emitted(
+        request_id=message.request_id,
+        tokens=tuple(
+            EmittedToken(
+                token.id,
+                token.logprob,
+                token.drafter,
+                tuple(zip(token.alternative_ids, token.alternative_logprobs, strict=True)),
+            )
+            for token in message.tokens
+        ),
+        speculation=speculation_details_from_pb(message.speculation),
+        prefill_logprobs=tuple(message.prefill_logprobs),
+    )

@@ -1,0 +1,1 @@
+"""The engine behind gRPC: token requests in, token events out."""

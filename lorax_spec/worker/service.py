@@ -1,0 +1,185 @@
+"""The Worker service: translates between gRPC and the driver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+
+from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
+from lorax_spec.errors import AdapterNotFound, LoraxSpecError, Unavailable
+from lorax_spec.types import AdapterInfo, AdapterRef
+from lorax_spec.v1 import lorax_spec_pb2 as pb
+from lorax_spec.v1 import worker_pb2 as worker_pb
+from lorax_spec.v1 import worker_pb2_grpc
+from lorax_spec.wire import (
+    WorkerLoad,
+    adapter_info_to_pb,
+    event_to_pb,
+    info_to_pb,
+    load_to_pb,
+    status_of,
+    submit_from_pb,
+)
+from lorax_spec.worker.core import Core
+from lorax_spec.worker.driver import Driver
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+Outbox = asyncio.Queue[worker_pb.WorkerMessage | None]
+
+
+class WorkerService(worker_pb2_grpc.WorkerServicer):
+    """One router per ``Connect`` stream; when it breaks, its requests are cancelled."""
+
+    def __init__(self, core: Core, driver: Driver) -> None:
+        self._core = core
+        self._driver = driver
+        self._outboxes: set[Outbox] = set()
+        self._load = WorkerLoad()
+        self._background: set[asyncio.Task[object]] = set()
+        self.draining = False
+
+    def publish_load(self, load: WorkerLoad) -> None:
+        self._load = load
+        for outbox in self._outboxes:
+            outbox.put_nowait(load_to_pb(load))
+
+    def end_streams(self) -> None:
+        """Let every stream end after what is already on its way."""
+        for outbox in self._outboxes:
+            outbox.put_nowait(None)
+
+    async def Connect(  # noqa: N802 - gRPC's name
+        self, request_iterator: AsyncIterator[worker_pb.RouterMessage], context: Context
+    ) -> None:
+        outbox: Outbox = asyncio.Queue()
+        outbox.put_nowait(load_to_pb(self._load))
+        self._outboxes.add(outbox)
+        reader = asyncio.create_task(self._read(request_iterator, outbox))
+        try:
+            while (message := await outbox.get()) is not None:
+                await context.write(message)
+        finally:
+            self._outboxes.discard(outbox)
+            reader.cancel()
+
+    async def _read(self, messages: AsyncIterator[worker_pb.RouterMessage], outbox: Outbox) -> None:
+        running: dict[int, int] = {}  # the router's id -> the driver's
+
+        def send(event: Event) -> None:
+            if isinstance(event, Finished | Failed):
+                running.pop(event.request_id, None)
+            outbox.put_nowait(event_to_pb(event))
+
+        try:
+            async for message in messages:
+                if message.HasField("cancel"):
+                    driver_id = running.pop(message.cancel.request_id, None)
+                    if driver_id is not None:
+                        self._driver.cancel(driver_id)
+                elif message.HasField("submit"):
+                    request = self._accept(message.submit, send)
+                    if request is not None:
+                        running[request.request_id] = self._driver.submit(request, send)
+        finally:
+            for driver_id in running.values():
+                self._driver.cancel(driver_id)
+            outbox.put_nowait(None)
+
+    def _accept(
+        self, message: worker_pb.Submit, send: Callable[[Event], None]
+    ) -> TokenRequest | None:
+        if self.draining:
+            send(Failed(message.request_id, Unavailable("this worker is shutting down")))
+            return None
+        try:
+            return submit_from_pb(message)
+        except LoraxSpecError as error:
+            send(Failed(message.request_id, error))
+            return None
+
+    async def Describe(  # noqa: N802
+        self, request: pb.InfoRequest, context: Context
+    ) -> pb.InfoResponse:
+        return info_to_pb(self._core.info)
+
+    async def ListAdapters(  # noqa: N802
+        self, request: pb.ListAdaptersRequest, context: Context
+    ) -> pb.ListAdaptersResponse:
+        adapters = await self._blocking(context, self._core.adapters.list)
+        return pb.ListAdaptersResponse(adapters=[adapter_info_to_pb(one) for one in adapters])
+
+    async def LoadAdapter(  # noqa: N802
+        self, request: pb.LoadAdapterRequest, context: Context
+    ) -> pb.LoadAdapterResponse:
+        ref = AdapterRef(
+            request.adapter_id,
+            request.adapter_source,
+            request.adapter_revision,
+            request.api_token,
+        )
+        loading = asyncio.create_task(asyncio.to_thread(self._core.adapters.load, ref))
+        self._background.add(loading)
+        loading.add_done_callback(self._forget)
+        if request.HasField("wait") and not request.wait:
+            info = AdapterInfo(ref.adapter_id, "", "fetching", "disk", 0, False, ref.source)
+        else:
+            try:
+                info = await asyncio.shield(loading)
+            except LoraxSpecError as error:
+                await abort(context, error)
+        return pb.LoadAdapterResponse(adapter=adapter_info_to_pb(info))
+
+    async def UnloadAdapter(  # noqa: N802
+        self, request: pb.UnloadAdapterRequest, context: Context
+    ) -> pb.UnloadAdapterResponse:
+        def unload() -> AdapterInfo:
+            self._core.adapters.unload(request.adapter_id)
+            return self._find(request.adapter_id)
+
+        info = await self._blocking(context, unload)
+        return pb.UnloadAdapterResponse(adapter=adapter_info_to_pb(info))
+
+    async def PinAdapter(  # noqa: N802
+        self, request: pb.PinAdapterRequest, context: Context
+    ) -> pb.PinAdapterResponse:
+        pinned = request.pinned if request.HasField("pinned") else True
+
+        def pin() -> AdapterInfo:
+            self._core.adapters.pin(request.adapter_id, pinned)
+            return self._find(request.adapter_id)
+
+        info = await self._blocking(context, pin)
+        return pb.PinAdapterResponse(adapter=adapter_info_to_pb(info))
+
+    def _find(self, adapter_id: str) -> AdapterInfo:
+        for info in self._core.adapters.list():
+            if info.adapter_id == adapter_id:
+                return info
+        raise AdapterNotFound(f"no adapter {adapter_id!r}")
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("loading an adapter failed: %s", error)
+
+    async def _blocking(self, context: Context, call: Callable[[], T]) -> T:
+        """Adapters wait for disks and locks, so not on the event loop."""
+        try:
+            return await asyncio.to_thread(call)
+        except LoraxSpecError as error:
+            await abort(context, error)
+
+
+async def abort(context: Context, error: LoraxSpecError) -> NoReturn:
+    """End the call with this error's status and details."""
+    status = status_of(error)
+    await context.abort(status.code, status.details or "", status.trailing_metadata or ())
+    raise AssertionError("abort returned")

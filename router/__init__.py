@@ -1,0 +1,1 @@
+"""The front: text in, text out, in a process without torch."""

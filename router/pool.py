@@ -1,0 +1,156 @@
+"""All workers: who is there, and how a request survives the loss of one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from lorax_spec.engine.request import Emitted, Failed, Finished, TokenRequest
+from lorax_spec.errors import AdapterMismatch, LoraxSpecError, Unavailable
+from lorax_spec.router.link import WorkerLink, WorkerLostError
+from lorax_spec.router.placement import choose
+from lorax_spec.types import DrafterCounts, Info, SpeculationDetails
+from lorax_spec.v1.worker_pb2_grpc import WorkerStub
+from lorax_spec.wire import error_of
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: A request that outlived so many workers may be what killed them.
+_MAX_LOSSES = 3
+
+
+class WorkerPool:
+    """Connections to every worker of a model.
+
+    ``info`` is what the first worker said of itself; a worker that serves something else is left
+    alone.
+    """
+
+    def __init__(self, addresses: Sequence[str], patience: float) -> None:
+        """``patience`` is how many seconds a request waits while no worker is there."""
+        self.info: Info | None = None
+        self._patience = patience
+        #: Set when next a worker comes or goes.
+        self.change = asyncio.Event()
+        self._links = [WorkerLink(address, self._admit, self._notify) for address in addresses]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def connected(self) -> list[WorkerLink]:
+        return [link for link in self._links if link.connected]
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(link.keep_connected()) for link in self._links]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def run(self, request: TokenRequest) -> AsyncGenerator[Emitted | Finished]:
+        """A request's events, Finished last; leaving early cancels it.
+
+        When its worker is lost, the request goes on elsewhere from the tokens already sent, which
+        changes none of the others (DESIGN P1).  Raises the LoraxSpecError that ended it, which is
+        Unavailable where no worker came in time.
+        """
+        needs = [ref.adapter_id for ref in (request.adapter, request.medusa) if ref is not None]
+        refusals: dict[WorkerLink, LoraxSpecError] = {}
+        before = seen = SpeculationDetails()
+        losses = 0
+        while True:
+            link = await self._choose(needs, refusals)
+            try:
+                async with aclosing(link.run(request)) as events:
+                    async for event in events:
+                        if isinstance(event, Failed):
+                            raise event.error
+                        seen = _add(before, event.speculation)
+                        event = replace(event, speculation=seen)
+                        if isinstance(event, Emitted):
+                            tokens = tuple(token.id for token in event.tokens)
+                            request = replace(request, generated=request.generated + tokens)
+                        yield event
+                        if isinstance(event, Finished):
+                            return
+            except Unavailable as error:
+                refusals[link] = error
+            except WorkerLostError:
+                losses += 1
+                if losses > _MAX_LOSSES:
+                    raise Unavailable(f"this request lost its worker {losses} times") from None
+                logger.warning("a request moves on after %d tokens", len(request.generated))
+            before = seen
+
+    async def everywhere(self, call: Callable[[WorkerStub], Awaitable[T]]) -> list[T]:
+        """What every connected worker answers; raises the first error among them."""
+        stubs = [link.stub for link in self.connected if link.stub is not None]
+        if not stubs:
+            raise Unavailable("no worker is connected")
+        try:
+            return await asyncio.gather(*map(call, stubs))
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+
+    async def _choose(
+        self, needs: Sequence[str], refusals: dict[WorkerLink, LoraxSpecError]
+    ) -> WorkerLink:
+        try:
+            async with asyncio.timeout(self._patience):
+                while not self.connected:
+                    await self.change.wait()
+        except TimeoutError:
+            message = f"no worker came within {self._patience:g} s"
+            raise Unavailable(message) from None
+        links = _without(self.connected, refusals)
+        if not links:
+            raise next(reversed(refusals.values()))
+        return links[choose(needs, [link.snapshot for link in links])]
+
+    def _admit(self, info: Info) -> None:
+        if self.info is None:
+            self.info = info
+        ours, theirs = _identity(self.info), _identity(info)
+        if ours != theirs:
+            raise AdapterMismatch(f"this worker serves {theirs}, the others {ours}")
+
+    def _notify(self) -> None:
+        self.change.set()
+        self.change = asyncio.Event()
+
+
+def _without(links: Sequence[WorkerLink], refused: Collection[WorkerLink]) -> list[WorkerLink]:
+    return [link for link in links if link not in refused]
+
+
+def _identity(info: Info) -> tuple[str, str, str]:
+    return info.model_id, info.model_revision, info.dtype
+
+
+def _add(first: SpeculationDetails, second: SpeculationDetails) -> SpeculationDetails:
+    names = {**first.drafters, **second.drafters}
+    nothing = DrafterCounts()
+    drafters = {
+        name: DrafterCounts(
+            first.drafters.get(name, nothing).drafted_tokens
+            + second.drafters.get(name, nothing).drafted_tokens,
+            first.drafters.get(name, nothing).accepted_tokens
+            + second.drafters.get(name, nothing).accepted_tokens,
+        )
+        for name in names
+    }
+    return SpeculationDetails(
+        first.drafted_tokens + second.drafted_tokens,
+        first.accepted_tokens + second.accepted_tokens,
+        first.forward_passes + second.forward_passes,
+        drafters,
+    )

@@ -1,0 +1,197 @@
+"""A router process: the public gRPC server, wired to its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from lorax_spec.router.admission import Admission
+from lorax_spec.router.frontend import Frontend
+from lorax_spec.router.http import HttpServer, serve_http
+from lorax_spec.router.pool import WorkerPool
+from lorax_spec.router.service import LoraxSpecService
+from lorax_spec.types import AdapterRef
+from lorax_spec.v1 import lorax_spec_pb2, lorax_spec_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+SERVICE = lorax_spec_pb2.DESCRIPTOR.services_by_name["LoraxSpec"].full_name
+
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    #: Each ``host:port`` or ``unix:/path``.
+    workers: tuple[str, ...]
+    host: str = "127.0.0.1"
+    #: 0: a free one.
+    grpc_port: int = 50051
+    #: 0: a free one; None: no HTTP.
+    http_port: int | None = None
+    #: A unix socket to listen on as well.
+    uds: str | None = None
+    max_concurrent_requests: int = 1024
+    #: The adapter of requests that name none.
+    adapter_id: str | None = None
+    adapter_source: str | None = None
+    #: Default: the model's folder, as the worker names it.
+    tokenizer_path: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    #: Callers need a certificate signed by this one.
+    tls_ca: Path | None = None
+    #: Seconds a request waits while no worker is there.
+    worker_patience: float = 30.0
+    #: Seconds that running requests get to finish after SIGTERM; None: as long as they take.
+    drain_timeout: float | None = None
+
+
+def serve_router(config: RouterConfig, on_ready: Callable[[str, str], None]) -> int:
+    """Serve until SIGTERM or SIGINT, let running requests finish, return the exit status.
+
+    ``on_ready`` hears ``host:port`` of gRPC and of HTTP (empty without it) once a worker is
+    connected.  Raises ValueError for TLS options that do not belong together, OSError where a file
+    cannot be read or the HTTP port is taken, and RuntimeError where the gRPC port is.
+    """
+    return asyncio.run(_serve(config, on_ready))
+
+
+async def _serve(config: RouterConfig, on_ready: Callable[[str, str], None]) -> int:
+    terminated = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, terminated.set)
+    router = Router(config)
+    address = await router.start()
+    serving = asyncio.create_task(router.keep_health(lambda: on_ready(address, router.http)))
+    stop = asyncio.create_task(terminated.wait())
+    await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if serving.done():
+        await router.stop()
+        serving.result()
+    serving.cancel()
+    await router.drain()
+    await router.stop()
+    return 0
+
+
+class Router:
+    """The parts of a router, on the running event loop."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._config = config
+        default = (
+            AdapterRef(config.adapter_id, config.adapter_source or "")
+            if config.adapter_id
+            else None
+        )
+        self.pool = WorkerPool(config.workers, config.worker_patience)
+        self.admission = Admission(config.max_concurrent_requests)
+        self.frontend = Frontend(self.pool, self.admission, default)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._http: HttpServer | None = None
+
+    async def start(self) -> str:
+        """Listen and look for workers; returns ``host:port``."""
+        service = LoraxSpecService(self.frontend, self.pool)
+        lorax_spec_pb2_grpc.add_LoraxSpecServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        await self._set_health(False)
+        port = self._bind()
+        await self._server.start()
+        if self._config.http_port is not None:
+            self._http = serve_http(
+                self._config.host,
+                self._config.http_port,
+                lambda: self.frontend.ready and not self.admission.draining,
+                self.frontend.info,
+            )
+        self.pool.start()
+        return f"{self._config.host}:{port}"
+
+    @property
+    def http(self) -> str:
+        """``host:port`` of HTTP; empty without it."""
+        return f"{self._config.host}:{self._http.port}" if self._http else ""
+
+    async def keep_health(self, on_ready: Callable[[], None]) -> None:
+        """Load the tokenizer once a worker is there; then tell health, until cancelled.
+
+        Raises FileNotFoundError where the model's folder has no tokenizer here.
+        """
+        while self.pool.info is None:
+            await self.pool.change.wait()
+        await self.frontend.load_text(self._config.tokenizer_path or self.pool.info.model_path)
+        announced = False
+        while True:
+            change, ready = self.pool.change, self.frontend.ready
+            await self._set_health(ready)
+            if ready and not announced:
+                announced = True
+                on_ready()
+            await change.wait()
+
+    async def drain(self) -> None:
+        """Refuse new requests and wait for those that run."""
+        self.admission.draining = True
+        await self._health.enter_graceful_shutdown()
+        loop = asyncio.get_running_loop()
+        timeout = self._config.drain_timeout
+        end = None if timeout is None else loop.time() + timeout
+        while self.admission.active and (end is None or loop.time() < end):
+            await asyncio.sleep(0.02)
+        if self.admission.active:
+            logger.warning("%d requests did not finish in time", self.admission.active)
+
+    async def stop(self) -> None:
+        if self._http is not None:
+            await asyncio.to_thread(self._http.close)
+        await self._server.stop(grace=1)
+        await self.pool.stop()
+
+    def _bind(self) -> int:
+        config = self._config
+        if config.uds:
+            Path(config.uds).unlink(missing_ok=True)
+            self._server.add_insecure_port(f"unix:{config.uds}")
+        address = f"{config.host}:{config.grpc_port}"
+        credentials = _credentials(config)
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
+
+    async def _set_health(self, serving: bool) -> None:
+        response = health_pb2.HealthCheckResponse
+        status = response.SERVING if serving else response.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+
+def _credentials(config: RouterConfig) -> grpc.ServerCredentials | None:
+    if config.tls_cert is None and config.tls_key is None and config.tls_ca is None:
+        return None
+    if config.tls_cert is None or config.tls_key is None:
+        raise ValueError("TLS needs both a certificate (--tls-cert) and its key (--tls-key)")
+    return grpc.ssl_server_credentials(
+        [(config.tls_key.read_bytes(), config.tls_cert.read_bytes())],
+        root_certificates=config.tls_ca.read_bytes() if config.tls_ca else None,
+        require_client_auth=config.tls_ca is not None,
+    )

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lorax_spec.adapters.folder import read_folder
+from lorax_spec.adapters.inspect import inspect
+from lorax_spec.adapters.shape import ModelShape, shape_of
+from lorax_spec.adapters.weights import AdapterWeights
+from tests.adapters.writers import (
+    LINEARS,
+    SHAPE,
+    lora_config,
+    lora_tensors,
+    medusa_config,
+    medusa_tensors,
+    write_lora,
+    write_medusa,
+)
+
+
+def tiny_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=128,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def shape() -> ModelShape:
+    return shape_of(tiny_llama(), "tests/tiny-llama")
+
+
+def test_shape_of_a_model_is_its_linears_without_the_output(shape: ModelShape) -> None:
+    assert dict(shape.linears) == LINEARS
+    assert (shape.hidden_size, shape.vocab_size) == (64, 128)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"]])
+def test_what_peft_writes_gives_what_peft_computes(
+    tmp_path: Path, shape: ModelShape, rslora: bool, targets: str | list[str]
+) -> None:
+    config = peft.LoraConfig(
+        r=8,
+        lora_alpha=20,
+        use_rslora=rslora,
+        target_modules=targets,
+        lora_dropout=0.1,
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    tuned = peft.get_peft_model(tiny_llama(), config).eval()
+    tuned.save_pretrained(tmp_path)
+    weights = read_folder(tmp_path, shape, torch.float32)
+    assert weights.kind == "lora" and weights.lora is not None and weights.medusa is None
+
+    served = tiny_llama()
+    with torch.no_grad():
+        for path, (a, b) in weights.lora.modules.items():
+            served.get_submodule(path).weight += weights.lora.scale * b @ a
+        tokens = torch.arange(20)[None]
+        torch.testing.assert_close(served(tokens).logits, tuned(tokens).logits)
+
+
+def assert_one_slab(weights: AdapterWeights) -> None:
+    views = [*(t for pair in (weights.lora.modules.values() if weights.lora else ()) for t in pair)]
+    if weights.medusa is not None:
+        heads = (weights.medusa.weight, weights.medusa.bias, weights.medusa.lm_head)
+        views += [head for head in heads if head is not None]
+    slab = weights.slab.data
+    assert slab.is_contiguous() and slab.dim() == 1 and weights.nbytes == slab.nbytes
+    for view in views:
+        assert view.untyped_storage().data_ptr() == slab.untyped_storage().data_ptr()
+        assert view.is_contiguous() and view.data_ptr() % 64 == 0
+    stored = sum(view.numel() for view in views)
+    assert stored <= slab.numel() < stored + 64 * len(views)
+
+
+def test_lora_goes_into_one_slab(tmp_path: Path) -> None:
+    tensors = lora_tensors()
+    weights = read_folder(write_lora(tmp_path, tensors=tensors), SHAPE, torch.bfloat16)
+    assert_one_slab(weights)
+    assert weights.lora is not None and (weights.lora.rank, weights.lora.scale) == (4, 2.0)
+    for path, (a, b) in weights.lora.modules.items():
+        prefix = f"base_model.model.{path}"
+        assert torch.equal(a, tensors[f"{prefix}.lora_A.weight"].bfloat16())
+        assert torch.equal(b, tensors[f"{prefix}.lora_B.weight"].bfloat16())
+
+
+@pytest.mark.parametrize("heads", [1, 3, 12])
+@pytest.mark.parametrize(
+    ("layers", "own", "version"),
+    [(1, False, None), (1, False, "2"), (1, False, 2), (2, False, 2.0), (1, True, None)]
+    + [(1, True, "1"), (2, True, 1), (0, True, None)],
+)
+def test_medusa_heads(tmp_path: Path, heads: int, layers: int, own: bool, version: object) -> None:
+    tensors = medusa_tensors(heads, layers, own)
+    config = medusa_config(heads, layers)
+    if version is not None:
+        config["version"] = version
+    weights = read_folder(write_medusa(tmp_path, config, tensors), SHAPE, torch.float32)
+    assert_one_slab(weights)
+    medusa = weights.medusa
+    assert weights.kind == "medusa" and weights.lora is None and medusa is not None
+    assert (medusa.num_heads, medusa.num_layers) == (heads, layers)
+    assert medusa.weight.shape == (heads, layers, 64, 64)
+    assert medusa.bias.shape == (heads, layers, 64)
+    for head in range(heads):
+        for layer in range(layers):
+            name = f"{head}.{layer}.linear"
+            assert torch.equal(medusa.weight[head, layer], tensors[f"{name}.weight"])
+            assert torch.equal(medusa.bias[head, layer], tensors[f"{name}.bias"])
+        if own:
+            assert medusa.lm_head is not None
+            assert torch.equal(medusa.lm_head[head], tensors[f"{head}.{layers}.weight"])
+    assert own or medusa.lm_head is None
+
+
+def test_joint_folder(tmp_path: Path) -> None:
+    write_lora(tmp_path)
+    write_medusa(tmp_path)
+    weights = read_folder(tmp_path, SHAPE, torch.float32)
+    assert_one_slab(weights)
+    assert weights.kind == "lora+medusa"
+    assert weights.lora is not None and len(weights.lora.modules) == 4
+    assert weights.medusa is not None and weights.medusa.num_heads == 3
+
+
+def test_a_base_config_beside_a_lora_is_no_medusa(tmp_path: Path) -> None:
+    write_lora(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert read_folder(tmp_path, SHAPE, torch.float32).kind == "lora"
+
+
+def test_tensors_may_lie_in_several_files(tmp_path: Path) -> None:
+    tensors = lora_tensors()
+    whole = read_folder(write_lora(tmp_path / "whole"), SHAPE, torch.float32)
+    names = sorted(tensors)
+    write_lora(tmp_path / "parts", tensors={name: tensors[name] for name in names[:3]})
+    rest = write_lora(tmp_path / "rest", tensors={name: tensors[name] for name in names[3:]})
+    (rest / "adapter_model.safetensors").rename(tmp_path / "parts" / "more.safetensors")
+    assert read_folder(tmp_path / "parts", SHAPE, torch.float32).fingerprint == whole.fingerprint
+
+
+def test_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
+    def fingerprint(
+        name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **config: int
+    ) -> str:
+        folder = write_lora(tmp_path / name, lora_config(**config), lora_tensors(seed=seed))
+        return read_folder(folder, SHAPE, dtype).fingerprint
+
+    first = fingerprint("a")
+    assert fingerprint("b") == first
+    others = [fingerprint("c", seed=1), fingerprint("d", lora_alpha=9)]
+    others.append(fingerprint("e", dtype=torch.bfloat16))
+    assert len({first, *others}) == 4
+
+
+def test_a_copy_elsewhere_has_the_same_views(tmp_path: Path) -> None:
+    write_lora(tmp_path)
+    weights = read_folder(write_medusa(tmp_path), SHAPE, torch.float32)
+    assert weights.to("cpu") is weights
+    moved = weights.to("meta")
+    assert moved.slab.data.is_meta and moved.fingerprint == weights.fingerprint
+    assert moved.kind == weights.kind and moved.nbytes == weights.nbytes
+    assert moved.lora is not None and weights.lora is not None
+    assert moved.lora.modules.keys() == weights.lora.modules.keys()
+    assert moved.lora.scale == weights.lora.scale
+
+
+def test_reading_a_half_megabyte_takes_milliseconds(tmp_path: Path) -> None:
+    linears = {f"layers.{i}.proj": (704, 256) for i in range(30)}
+    big = ModelShape(linears, 256, 4096, "tests/big")
+    tensors = {
+        f"base_model.model.{path}.lora_{side}.weight": torch.randn(size)
+        for path in linears
+        for side, size in (("A", (8, 256)), ("B", (704, 8)))
+    }
+    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    config = lora_config(r=8, base_model_name_or_path="tests/big")
+    folder = write_lora(tmp_path, config, tensors)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        assert read_folder(folder, big, torch.bfloat16).nbytes == 30 * 8 * (256 + 704) * 2
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(10)) < 0.015  # 3 ms alone; other work shares the cores
+
+
+def test_inspect_tells_what_is_there(tmp_path: Path) -> None:
+    write_lora(tmp_path)
+    write_medusa(tmp_path, medusa_config(version="2"))
+    seen = inspect(tmp_path, SHAPE)
+    assert seen.faults == ()
+    assert (seen.kind, seen.rank, seen.medusa_heads, seen.medusa_layers) == ("lora+medusa", 4, 3, 1)
+    assert (seen.medusa_version, seen.base_model) == (2, "tests/tiny-llama")
+    stored = [*lora_tensors().values(), *medusa_tensors().values()]
+    assert seen.bytes == sum(tensor.nbytes for tensor in stored)
