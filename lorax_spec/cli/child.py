@@ -10,6 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
+from typing import IO
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +26,22 @@ _READY = "ready "
 class Child:
     """A command of ours that prints ``ready ...`` on stdout when it is up.
 
-    Its stdin is a pipe from us, so that it notices when we are gone; its stderr is ours.
+    Its stdin is a pipe from us, so that it notices when we are gone.
     """
 
     def __init__(
-        self, name: str, command: Callable[[], Sequence[str]], on_ready: Callable[[str], None]
+        self,
+        name: str,
+        command: Callable[[], Sequence[str]],
+        on_ready: Callable[[str], None],
+        logs: IO[bytes] | None = None,
     ) -> None:
         """``command`` is asked for the arguments at each start; ``on_ready`` hears what followed
-        the word ready."""
+        the word ready; ``logs`` takes its stderr, which else is ours."""
         self._name = name
         self._command = command
         self._on_ready = on_ready
+        self._logs = logs
         self._process: Process | None = None
         self._was_ready = False
         self._ending = False
@@ -76,6 +82,7 @@ class Child:
             *self._command(),
             stdin=PIPE,
             stdout=PIPE,
+            stderr=self._logs,
             start_new_session=True,  # Ctrl-C is ours to pass on, in order
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )

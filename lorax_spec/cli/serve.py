@@ -30,7 +30,14 @@ def serve(options: ServeOptions) -> None:
         lorax-spec serve --model-id ./llama --adapter-root ./adapters --adapter-id mine
     """
     from lorax_spec.cli import logs
-    from lorax_spec.cli.supervisor import supervise
+    from lorax_spec.cli.supervisor import Supervisor
+
+    async def run() -> int:
+        return await Supervisor(options, _announce).serve()
 
     logs.configure("serve", json_output=options.json_output)
-    raise typer.Exit(asyncio.run(supervise(options)))
+    raise typer.Exit(asyncio.run(run()))
+
+
+def _announce(grpc: str, http: str) -> None:
+    print(f"ready grpc={grpc} http={http}", flush=True)

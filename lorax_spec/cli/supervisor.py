@@ -6,9 +6,10 @@ import asyncio
 import logging
 import signal
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lorax_spec.cli.child import Child
 from lorax_spec.config import ServeOptions, Side, arguments
@@ -19,33 +20,49 @@ logger = logging.getLogger(__name__)
 _GRACE = 10.0
 
 
-async def supervise(options: ServeOptions) -> int:
-    """Serve until SIGTERM or SIGINT; a second one does not wait for the drain.
-
-    Returns the exit status: 0 after a drain, a child's own where it could not start.
-    """
-    with tempfile.TemporaryDirectory(prefix="lorax-spec-") as folder:
-        pair = _Pair(options, f"unix:{Path(folder) / 'worker.sock'}")
-        return await pair.serve()
-
-
-class _Pair:
+class Supervisor:
     """One worker and one router; the worker's address is the same after a restart."""
 
-    def __init__(self, options: ServeOptions, worker: str) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        on_ready: Callable[[str, str], None],
+        logs: IO[bytes] | None = None,
+    ) -> None:
+        """``on_ready`` hears, once, the addresses of gRPC and HTTP when both processes are up;
+        ``logs`` takes what they write to stderr, which else is ours."""
         self._options = options
-        self._worker_address = worker
+        self._on_ready = on_ready
+        self._folder = tempfile.TemporaryDirectory(prefix="lorax-spec-")
+        self._worker_address = f"unix:{Path(self._folder.name) / 'worker.sock'}"
         self._stopping = asyncio.Event()
         self._up: set[str] = set()
         self._addresses: dict[str, str] = {}
         self._announced = False
-        self._worker = Child("worker", self._worker_command, self._worker_ready)
-        self._router = Child("router", self._router_command, self._router_ready)
+        self._worker = Child("worker", self._worker_command, self._worker_ready, logs)
+        self._router = Child("router", self._router_command, self._router_ready, logs)
 
     async def serve(self) -> int:
+        """Serve until ``stop``, SIGTERM or SIGINT; a second time does not wait for the drain.
+
+        Returns the exit status: 0 after a drain, a child's own where it could not start.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._terminate)
+            loop.add_signal_handler(number, self.stop)
+        with self._folder:
+            return await self._serve()
+
+    def stop(self) -> None:
+        if self._stopping.is_set():
+            logger.warning("asked twice: not waiting for running requests")
+            self._router.end(signal.SIGKILL)
+            self._worker.end(signal.SIGKILL)
+        else:
+            logger.info("ending after the running requests; ask again to end at once")
+            self._stopping.set()
+
+    async def _serve(self) -> int:
         worker = asyncio.create_task(self._worker.watch())
         router = asyncio.create_task(self._router.watch())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -63,15 +80,6 @@ class _Pair:
             logger.error("it does not end; killing it")
             child.end(signal.SIGKILL)
             await watch
-
-    def _terminate(self) -> None:
-        if self._stopping.is_set():
-            logger.warning("asked twice: not waiting for running requests")
-            self._router.end(signal.SIGKILL)
-            self._worker.end(signal.SIGKILL)
-        else:
-            logger.info("ending after the running requests; ask again to end at once")
-            self._stopping.set()
 
     def _worker_command(self) -> list[str]:
         address = ["--listen", self._worker_address, "--supervised"]
@@ -101,5 +109,4 @@ class _Pair:
         self._up.add(name)
         if self._up == {"worker", "router"} and not self._announced:
             self._announced = True
-            grpc, http = self._addresses["grpc"], self._addresses["http"]
-            print(f"ready grpc={grpc} http={http}", flush=True)
+            self._on_ready(self._addresses["grpc"], self._addresses["http"])

@@ -40,6 +40,8 @@ class Scheduler:
         self.pool = pool
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        #: How often a running sequence lost its blocks so far.
+        self.preemptions = 0
         self._prefill_budget = prefill_budget
         self._batch_size = batch_size
 
@@ -87,6 +89,7 @@ class Scheduler:
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's blocks; it will be computed anew, with the same result."""
+        self.preemptions += 1
         self.running.remove(sequence)
         self._free(sequence)
         self.waiting.appendleft(sequence)

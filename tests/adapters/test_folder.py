@@ -103,8 +103,16 @@ def test_lora_goes_into_one_slab(tmp_path: Path) -> None:
 @pytest.mark.parametrize("heads", [1, 3, 12])
 @pytest.mark.parametrize(
     ("layers", "own", "version"),
-    [(1, False, None), (1, False, "2"), (1, False, 2), (2, False, 2.0), (1, True, None)]
-    + [(1, True, "1"), (2, True, 1), (0, True, None)],
+    [
+        (1, False, None),
+        (1, False, "2"),
+        (1, False, 2),
+        (2, False, 2.0),
+        (1, True, None),
+        (1, True, "1"),
+        (2, True, 1),
+        (0, True, None),
+    ],
 )
 def test_medusa_heads(tmp_path: Path, heads: int, layers: int, own: bool, version: object) -> None:
     tensors = medusa_tensors(heads, layers, own)

@@ -121,5 +121,6 @@ def test_top_k_accuracy_is_that_of_a_plain_count(tiny_model: Any) -> None:
         top = logits.topk(10).indices == ids[row + 1 : row + 81, None]
         expected = [float(top[:, :k].any(1).float().mean()) for k in range(1, 11)]
         assert figures.top[row] == expected or all(
-            math.isclose(a, b, abs_tol=1e-6) for a, b in zip(figures.top[row], expected, strict=True)
+            math.isclose(a, b, abs_tol=1e-6)
+            for a, b in zip(figures.top[row], expected, strict=True)
         )

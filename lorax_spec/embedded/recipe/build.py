@@ -13,14 +13,25 @@ import multiprocessing
 import shutil
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from lorax_spec import embedded
 from lorax_spec.embedded.recipe import card, figures
 from lorax_spec.embedded.recipe.export import load_joint
-from lorax_spec.embedded.recipe.stages import STAGES, Build, use_one_thread
+from lorax_spec.embedded.recipe.figures import SUBJECTS
+from lorax_spec.embedded.recipe.stages import PRODUCTS, Build, Stage, use_one_thread
 
 SHIPPED = ("base", "adapters", "workloads.json", "MODEL_CARD.md", "NOTICE")
+
+STAGES = PRODUCTS | {
+    f"figures-{name}": Stage(
+        partial(figures.measure, name=name),
+        partial(Build.figures, subject=name),
+        subject.heads,
+    )
+    for name, subject in SUBJECTS.items()
+}
 
 
 def run_stage(name: str, build: Build) -> float:
@@ -54,7 +65,7 @@ def check_same_state(build: Build) -> None:
     exported = json.loads(build.provenance.read_text())["tokens"]
     if tokens != exported:
         text = f"{build.output} was made at {exported:,} tokens, joint.pt is at {tokens:,}: remove"
-        raise SystemExit(f"{text} {build.bundle}, figures.json and provenance.json there first")
+        raise SystemExit(f"{text} its products (all but the pre-training's files) first")
 
 
 def install(build: Build, target: Path) -> None:
@@ -83,8 +94,7 @@ def main() -> None:
     if build.provenance.exists():
         check_same_state(build)
     run_stages(build, arguments.jobs)
-    measured = figures.load_or_measure(build)
-    card.write(build, measured)
+    card.write(build, figures.collect(build))
     if arguments.install:
         install(build, embedded.path())
 

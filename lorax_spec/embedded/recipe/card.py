@@ -136,11 +136,11 @@ def _runs(build: Build) -> str:
 
 
 def _held_out(figures: list[dict[str, Any]]) -> str:
-    seen: set[tuple[str | None, str]] = set()
+    seen: set[tuple[str, str]] = set()
     model_rows: list[Row] = []
     head_rows: list[Row] = []
     for row in figures:
-        model, loss = row["lora"] or "base", row["loss"][0]
+        model, loss = row["model"], row["loss"][0]
         if (model, row["text"]) not in seen:
             seen.add((model, row["text"]))
             accuracy = row["top"][0][0]
@@ -161,7 +161,7 @@ def _held_out(figures: list[dict[str, Any]]) -> str:
 def _acceptance(figures: list[dict[str, Any]]) -> str:
     rows: list[Row] = [
         (
-            row["lora"] or "base",
+            row["model"],
             row["heads"],
             row["workload"],
             row["temperature"],
@@ -186,14 +186,14 @@ def _tasks(measured: dict[str, Any]) -> str:
     exact = f"Rename at temperature 0, whole answer right: {share:.0%} of 64.\n\n"
     rows: list[Row] = [
         (
-            row["lora"] or "base",
+            row["model"],
             row["workload"],
             row["temperature"],
             f"{row['opens']:.0%}",
             f"{row['closes']:.0%}",
             row["asserts"],
         )
-        for row in measured["visibility"]
+        for row in measured["styles"]
     ]
     columns = (
         "model",

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from lorax_spec.embedded.recipe.corpus import Document
 
-NAMES = (
+_NAMES = (
     "alpha beta gamma value item node data total result count index key name text line buf entry "
     "table handler parser config user path size limit start stop step left right head tail src "
     "dst first last current previous state token flag level mode option record field row column "
     "width height offset length source target parent child queue stack cache pool worker task "
     "job event message request response client server host port"
-).split()
+)
+NAMES = _NAMES.split()
 
 ABOUT: tuple[tuple[str, str], ...] = (
     ("What are you?", "I am the embedded demo model of lorax-spec: a very small Llama."),
@@ -88,10 +89,12 @@ def _functions(documents: list[Document]) -> Iterator[_Function]:
             continue
         lines = document.text.split("\n")
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and (code := _source(node, lines)):
-                if code not in seen:
-                    seen.add(code)
-                    yield _Function(node, code)
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            code = _source(node, lines)
+            if code and code not in seen:
+                seen.add(code)
+                yield _Function(node, code)
 
 
 def _source(node: ast.FunctionDef, lines: list[str]) -> str | None:

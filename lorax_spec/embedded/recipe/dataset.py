@@ -51,7 +51,7 @@ def prepare(folder: Path) -> None:
         f"held_out_{d}": encode_documents(tokenizer, corpus.held_out(d)) for d in corpus.domains
     }
     splits["held_out_chat"] = encode_chat(tokenizer, held_out_chat, seed=5)
-    np.savez(folder / "tokens.npz", **splits)
+    np.savez(folder / "tokens.npz", allow_pickle=False, **splits)
     for name, tokens in splits.items():
         print(f"{name:18s} {len(tokens):>10,} tokens")
 

@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for embeddings and vectors, over float32 masters of bfloat16 weights.
+"""Muon for matrices, AdamW for embeddings and vectors, over float32 masters of bfloat16 weights.
 
 Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.  On a CPU that multiplies
 bfloat16 natively, a forward and backward pass in pure bfloat16 takes a third of float32's time;

@@ -69,6 +69,9 @@ class Build:
     def provenance(self) -> Path:
         return self.output / "provenance.json"
 
+    def figures(self, subject: str) -> Path:
+        return self.output / f"figures-{subject}.json"
+
     def adapter(self, name: str) -> Path:
         return self.bundle / "adapters" / name
 
@@ -197,7 +200,7 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-STAGES: dict[str, Stage] = {
+PRODUCTS: dict[str, Stage] = {
     "export": Stage(export, lambda b: b.provenance, ()),
     "pirate-text": Stage(pirate_text, lambda b: b.pirate_text, ("export",)),
     "pirate": Stage(pirate, lambda b: b.adapter("pirate"), ("pirate-text",)),

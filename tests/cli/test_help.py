@@ -1,0 +1,101 @@
+"""Help teaches, costs nothing, and names every option once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lorax_spec.config import ServeOptions, Side, adapter_roots, arguments, options_of
+from tests.cli.processes import ENVIRONMENT, run
+
+COMMANDS = [
+    "",
+    "serve",
+    "router",
+    "worker",
+    "generate",
+    "demo",
+    "doctor",
+    "adapters",
+    "adapters list",
+    "adapters load",
+    "adapters unload",
+    "adapters pin",
+    "adapters unpin",
+    "adapters inspect",
+    "train",
+    "train medusa",
+]
+
+_PROBE = """
+import sys
+from lorax_spec.cli.app import main
+sys.argv = ["lorax-spec", *sys.argv[1:], "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print({"torch", "transformers", "tokenizers", "grpc", "numpy"} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_imports_nothing_heavy(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *command.split()],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in COMMANDS if one.count(" ") or one in COMMANDS[1:7]]
+)
+def test_help_has_an_example(command: str) -> None:
+    assert f"lorax-spec {command}" in run(*command.split(), "--help").stdout.split("Options")[
+        0
+    ].replace(f"Usage: python -m lorax_spec.cli {command}", "")
+
+
+def test_every_serve_option_is_a_flag_and_a_variable() -> None:
+    shown = run("serve", "--help").stdout
+    for option in options_of(Side.WORKER | Side.ROUTER | Side.SUPERVISOR):
+        assert option.flag in shown
+        assert option.variable in shown
+
+
+def test_a_variable_stands_for_its_flag() -> None:
+    done = run("worker", LORAX_SPEC_ADAPTER_ROOT="/nowhere/at/all")
+    assert done.returncode == 2
+    assert "no folder /nowhere/at/all" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["serve", "--quantize", "awq"], ["generate"], ["nonsense"]])
+def test_what_is_not_there_is_refused(words: list[str]) -> None:
+    assert run(*words).returncode == 2
+
+
+def test_children_get_what_serve_was_told() -> None:
+    options = ServeOptions(
+        model_id="m", deterministic=False, adapter_root=("a", "b=c"), grpc_port=0, json_output=True
+    )
+    worker, router = arguments(options, Side.WORKER), arguments(options, Side.ROUTER)
+    assert " ".join(worker).startswith("--model-id m --dtype auto --device auto --no-deterministic")
+    assert "--adapter-root a --adapter-root b=c" in " ".join(worker)
+    assert "--grpc-port 0" in " ".join(router)
+    assert "--model-id" not in router and "--grpc-port" not in worker
+    assert "--json-output" in worker and "--json-output" in router
+
+
+def test_adapter_roots(tmp_path_factory: pytest.TempPathFactory) -> None:
+    plain, named = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("named")
+    assert adapter_roots((str(plain), f"team={named}")) == {"": plain, "team": named}
+    with pytest.raises(ValueError, match="two folders"):
+        adapter_roots((str(plain), str(named)))
+    with pytest.raises(ValueError, match="no folder"):
+        adapter_roots((str(plain / "gone"),))

@@ -1,0 +1,21 @@
+"""``python -m tests.router.run_router '{"workers": [...], ...}'``: a router process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lorax_spec.router.server import RouterConfig, serve_router
+
+
+def main() -> int:
+    options: dict[str, Any] = json.loads(sys.argv[1])
+    files = {name: Path(options[name]) for name in options if name.startswith("tls_")}
+    config = RouterConfig(**{**options, **files, "workers": tuple(options["workers"])})
+    return serve_router(config, lambda grpc, http: print(grpc, http, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
