@@ -25,7 +25,7 @@ def faults(residency: Residency, current: Iterable[Version]) -> Iterator[str]:
             yield "a lease was forgotten"
         if not versions.issuperset(lease.versions):
             yield "a lease holds a version that was dropped"
-    busy = any(version.fetching or version.placing or version.grants for version in versions)
+    busy = any(version.task or version.grants for version in versions)
     if residency.waiting and not busy:
         yield f"{len(residency.waiting)} leases wait for nothing"
 
@@ -56,9 +56,11 @@ def _budget_faults(residency: Residency) -> Iterator[str]:
         yield f"{device.bytes} bytes on the device, allowed are {budget.device_bytes}"
     if len(device) > budget.max_active:
         yield f"{len(device)} adapters on the device, allowed are {budget.max_active}"
-    spare = [v for v in host if not v.placing and (v.device is not None or not v.leases)]
-    if spare and host.bytes > budget.host_bytes:
-        yield f"{host.bytes} bytes in host memory, allowed are {budget.host_bytes}"
+    kept = [version for version in host if not version.placing]
+    host_bytes = sum(version.nbytes for version in kept)
+    spare = any(version.device is not None or not version.leases for version in kept)
+    if spare and host_bytes > budget.host_bytes:
+        yield f"{host_bytes} bytes in host memory, allowed are {budget.host_bytes}"
 
 
 def _version_faults(version: Version, residency: Residency) -> Iterator[str]:
@@ -72,7 +74,7 @@ def _version_faults(version: Version, residency: Residency) -> Iterator[str]:
         yield f"{label} is granted but has no room"
     if version.retired != (version in residency.retired):
         yield f"{label} is retired in one book only"
-    if version.retired and not (version.leases or version.fetching or version.placing):
+    if version.retired and not (version.leases or version.task):
         yield f"{label} is retired and held by nobody, but still there"
-    if version.fetching != (version in residency.fetching):
+    if (version.task == "read") != (version in residency.reading):
         yield f"{label} is being read in one book only"

@@ -20,7 +20,7 @@ from lorax_spec.adapters.placing import place_on
 from lorax_spec.adapters.residency import Budget, Residency
 from lorax_spec.adapters.shape import ModelShape
 from lorax_spec.adapters.source import Location, Source
-from lorax_spec.adapters.version import Version
+from lorax_spec.adapters.version import Task, Version
 from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import DeadlineExceeded, InternalError, LoraxSpecError, Unavailable
 from lorax_spec.types import AdapterInfo, AdapterRef
@@ -30,7 +30,7 @@ class AdapterManager:
     """Thread-safe.  Residency says who gets room when, and how long one may have to wait.
 
     A failed load is remembered for ``retry_after`` seconds, or until the folder changes.  Without
-    ``executor``, own threads read folders and copy to the device; one given is not shut down.
+    ``executor``, own threads fetch, read and copy to the device; one given is not shut down.
     """
 
     def __init__(
@@ -60,10 +60,18 @@ class AdapterManager:
         self._pins: set[tuple[str, str, str]] = set()
         self._closed = False
         self._on_disk = lru_cache(maxsize=4096)(infos.on_disk)
-        # Copies have a thread of their own, so that none waits behind a slow read.
-        self._reader = executor or ThreadPoolExecutor(2, "adapter-read")
-        self._copier = executor or ThreadPoolExecutor(1, "adapter-copy")
-        self._own_executors = () if executor else (self._reader, self._copier)
+        # A pool to each task, so that no copy waits behind a read, and no read behind a download.
+        threads: dict[Task, int] = {"fetch": 4, "read": 2, "place": 1}
+        self._own_executors = (
+            {}
+            if executor
+            else {
+                task: ThreadPoolExecutor(count, f"adapter-{task}")
+                for task, count in threads.items()
+            }
+        )
+        self._executors = {task: executor or self._own_executors[task] for task in threads}
+        self._work = {"fetch": self._fetch, "read": self._read, "place": self._copy}
 
     def set_wakeup(self, callback: Callable[[], None]) -> None:
         """``callback`` runs, on any thread, after some lease became ready or failed."""
@@ -142,7 +150,7 @@ class AdapterManager:
             for version in self._current.values():
                 residency.retire(version)
             self._current.clear()
-        for executor in self._own_executors:
+        for executor in self._own_executors.values():
             executor.shutdown(cancel_futures=True)
 
     def list(self) -> list[AdapterInfo]:
@@ -201,10 +209,7 @@ class AdapterManager:
             yield self._residency
             jobs = self._residency.take_jobs()
             for job in () if self._closed else jobs:
-                if job.task == "load":
-                    self._reader.submit(self._read, job.version)
-                else:
-                    self._copier.submit(self._copy, job.version)
+                self._executors[job.task].submit(self._work[job.task], job.version)
             settled = self._residency.take_settled()
             if settled:
                 self._changed.notify_all()
@@ -237,16 +242,25 @@ class AdapterManager:
         self._current[location.key] = version
         return version
 
+    # The rest runs on the pools' threads.  Whatever goes wrong there, a fault of this code
+    # included, fails only the leases that wait for that version.
+
+    def _fetch(self, version: Version) -> None:
+        try:
+            self._source.fetch(version.location)
+        except Exception as error:
+            self._load_failed(version, error)
+        else:
+            with self._changing() as residency:
+                residency.fetched(version)
+
     def _read(self, version: Version) -> None:
-        """On a loader thread: whatever goes wrong fails only the leases that wait for it."""
         try:
             location, weights = load(
                 self._source, version.ref, version.location, self._read_location
             )
         except Exception as error:
-            fault = as_fault(version.location.adapter_id, error)
-            with self._changing() as residency:
-                residency.load_failed(version, fault, self._clock())
+            self._load_failed(version, error)
         else:
             with self._changing() as residency:
                 version.location = location
@@ -261,8 +275,12 @@ class AdapterManager:
             self._page_locked,
         )
 
+    def _load_failed(self, version: Version, error: Exception) -> None:
+        fault = as_fault(version.location.adapter_id, error)
+        with self._changing() as residency:
+            residency.load_failed(version, fault, self._clock())
+
     def _copy(self, version: Version) -> None:
-        """On the copying thread."""
         try:
             assert version.host is not None, "kept while the copy is on its way"
             weights = self._place_on_device(version.host)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from lorax_spec.adapters.lease import Lease
 from lorax_spec.adapters.tier import Tier
-from lorax_spec.adapters.version import Version
+from lorax_spec.adapters.version import Task, Version
 from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import AdapterMismatch, LoraxSpecError, Overloaded
 
@@ -32,9 +31,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Job:
-    """``load`` reads a version into host memory, ``place`` copies it to the device."""
+    """Fetch a version's files, read them into host memory, or place it on the device."""
 
-    task: Literal["load", "place"]
+    task: Task
     version: Version
 
 
@@ -54,7 +53,7 @@ class Residency:
         self.host = Tier()
         self.leases: dict[Lease, None] = {}
         self.retired: set[Version] = set()
-        self.fetching: set[Version] = set()
+        self.reading: set[Version] = set()
         self._max_overtakes = max_overtakes
         self.waiting: dict[Lease, None] = {}
         self._jobs: list[Job] = []
@@ -86,24 +85,29 @@ class Residency:
         self._let_go(lease)
         del self.leases[lease]
         lease.close()
-        self._trim_host()
+        self.advance()
+
+    def fetched(self, version: Version) -> None:
+        """A ``fetch`` job is done."""
+        version.task = None
+        version.fetched = True
+        self._reap(version)
         self.advance()
 
     def loaded(self, version: Version, weights: AdapterWeights) -> None:
-        """A ``load`` job gave ``weights``, in host memory."""
-        self.fetching.discard(version)
-        version.fetching = False
+        """A ``read`` job gave ``weights``, in host memory."""
+        self.reading.discard(version)
+        version.task = None
         version.describe(weights)
         version.host = weights
         self.host.put(version)
         self._reap(version)
-        self._trim_host()
         self.advance()
 
     def load_failed(self, version: Version, error: LoraxSpecError, now: float) -> None:
-        """A ``load`` job failed: so do the leases that wait for it, and no others."""
-        self.fetching.discard(version)
-        version.fetching = False
+        """``fetch`` or ``read`` failed: so do the leases that wait for it, and no others."""
+        self.reading.discard(version)
+        version.task = None
         version.error = error
         version.failed_at = now
         self._reap(version)
@@ -111,7 +115,7 @@ class Residency:
 
     def placed(self, version: Version, weights: AdapterWeights) -> None:
         """A ``place`` job gave ``weights``, on the device; on CPU they are the host's own."""
-        version.placing = False
+        version.task = None
         version.device = weights
         if version.host is weights:
             version.host = None
@@ -120,12 +124,11 @@ class Residency:
             if lease.granted and all(other.device is not None for other in lease.versions):
                 self._settle(lease, None)
         self._reap(version)
-        self._trim_host()
         self.advance()
 
     def place_failed(self, version: Version, error: LoraxSpecError) -> None:
         """A ``place`` job failed, for want of device memory say; the host keeps its copy."""
-        version.placing = False
+        version.task = None
         self.device.drop(version)
         for lease in tuple(version.leases):
             if lease.granted:
@@ -165,6 +168,7 @@ class Residency:
                 self._grant(lease)
             else:
                 ahead.append(lease)
+        self._trim_host()
         self._stage()
 
     def _misfit(self, lease: Lease) -> LoraxSpecError | None:
@@ -213,8 +217,7 @@ class Residency:
             version.grants += 1
             if version not in self.device:
                 self.device.put(version)
-                version.placing = True
-                self._jobs.append(Job("place", version))
+                self._begin("place", version)
             self.device.touch(version)
         if all(version.device is not None for version in lease.versions):
             self._settle(lease, None)
@@ -227,30 +230,37 @@ class Residency:
             version.host = weights
         if version.host is not None:
             self.host.put(version)
-        self._trim_host()
 
     def _stage(self) -> None:
-        """Start to read absent versions: a whole lease's or none, oldest first, within the limit.
+        """Fetch what is absent; read whole leases or none, oldest first, within the host's limit.
 
         A part of a lease would wait in host memory for the other part, which might find no room.
         """
-        staged = sum(version.nbytes for version in self.fetching)
+        staged = sum(version.nbytes for version in self.reading)
         staged += sum(one.nbytes for one in self.host if one.leases and one not in self.device)
-        for place, lease in enumerate(self.waiting):
-            absent = {version for version in lease.versions if version.absent}
+        for version in [version for lease in self.waiting for version in lease.versions]:
+            if version.absent and not version.fetched:
+                self._begin("fetch", version)
+        fetched = [one for one in self.waiting if all(v.fetched for v in one.versions)]
+        for place, lease in enumerate(fetched):
+            absent = [version for version in dict.fromkeys(lease.versions) if version.absent]
             need = sum(version.nbytes for version in absent)
             if place and absent and staged + need > self.budget.host_bytes:
                 break
             staged += need
-            for version in dict.fromkeys(lease.versions):
-                if version in absent:
-                    version.fetching = True
-                    self.fetching.add(version)
-                    self._jobs.append(Job("load", version))
+            for version in absent:
+                self.reading.add(version)
+                self._begin("read", version)
+
+    def _begin(self, task: Task, version: Version) -> None:
+        version.task = task
+        self._jobs.append(Job(task, version))
 
     def _trim_host(self) -> None:
+        # What is being placed leaves host memory where the device shares it.
+        leaving = sum(version.nbytes for version in self.host if version.placing)
         for version in self.host:
-            if self.host.bytes <= self.budget.host_bytes:
+            if self.host.bytes - leaving <= self.budget.host_bytes:
                 break
             wanted = version.leases and version.device is None
             if not wanted and not version.placing:
@@ -278,8 +288,7 @@ class Residency:
 
     def _reap(self, version: Version) -> None:
         """Drop a retired version that nobody holds and no job works on."""
-        busy = version.leases or version.fetching or version.placing
-        if version.retired and not busy:
+        if version.retired and not version.leases and version.task is None:
             version.host = version.device = None
             self.host.drop(version)
             self.device.drop(version)

@@ -51,7 +51,10 @@ class Source(Protocol):
         """
 
     def fetch(self, location: Location) -> Path:
-        """The folder with the adapter's files; may take its time, on a loader thread."""
+        """The folder with the adapter's files; may take its time, on a thread of its own.
+
+        Fetching what was fetched already is cheap.
+        """
 
     def list(self) -> list[str]:
         """Ids of the adapters that lie here, at the cost of looking at folders."""

@@ -13,6 +13,7 @@ from lorax_spec.types import AdapterRef
 if TYPE_CHECKING:
     from lorax_spec.adapters.lease import Lease
 
+Task = Literal["fetch", "read", "place"]
 State = Literal["absent", "fetching", "host", "device", "evicting", "failed"]
 
 
@@ -21,7 +22,8 @@ class Version:
     """A running request keeps its version even when the folder has changed since.
 
     ``nbytes`` is an estimate from above until the version was read once.  ``retired`` means that
-    no new lease gets it: it was unloaded, or its folder has changed.
+    no new lease gets it: it was unloaded, or its folder has changed.  ``fetched`` means that its
+    files lie on this machine; ``task`` is what is being done with it.
     """
 
     ref: AdapterRef
@@ -29,8 +31,8 @@ class Version:
     nbytes: int
     pinned: bool = False
     retired: bool = False
-    fetching: bool = False
-    placing: bool = False
+    fetched: bool = False
+    task: Task | None = None
     host: AdapterWeights | None = None
     device: AdapterWeights | None = None
     error: LoraxSpecError | None = None
@@ -47,7 +49,12 @@ class Version:
 
     @property
     def absent(self) -> bool:
-        return not (self.loaded or self.fetching or self.error)
+        """Whether something has to be begun before it can be had."""
+        return not (self.loaded or self.task or self.error)
+
+    @property
+    def placing(self) -> bool:
+        return self.task == "place"
 
     @property
     def idle(self) -> bool:
@@ -64,7 +71,7 @@ class Version:
             return "device"
         if self.host is not None:
             return "host"
-        return "fetching" if self.fetching else "absent"
+        return "fetching" if self.task else "absent"
 
     def describe(self, weights: AdapterWeights) -> None:
         """Remember what was read, for when the weights have gone."""

@@ -122,7 +122,9 @@ def _attend_tiles(
         else:
             new_top = torch.maximum(top, peak)
         p = (scores - new_top).exp_()
-        part = torch.bmm(p.view(kv_heads * count, share * width, KEY_CHUNK).to(v.dtype), v[:, chunk])
+        part = torch.bmm(
+            p.view(kv_heads * count, share * width, KEY_CHUNK).to(v.dtype), v[:, chunk]
+        )
         part = part.float().view(kv_heads, count, share, width, value_dim)
         if top is None or weight is None or total is None:
             weight, total = p.sum(-1, keepdim=True), part

@@ -29,7 +29,7 @@ def allocate(
 
 
 def write(cache: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor) -> None:
-    """``cache[:, slots[i]] = rows[:, i]``; rows ``[kv_heads, n, head_dim]``, slots int64 ``[n]``."""
+    """``cache[:, slots[i]] = rows[:, i]``; rows [kv_heads, n, head_dim], slots int64 [n]."""
     cache.index_copy_(1, slots, rows)
 
 

@@ -56,6 +56,9 @@ _MODEL, _ADAPTERS, _LIMITS, _NETWORK, _LOGS = (
 )
 
 
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class ServeOptions:
     """What ``serve`` is told.  None means: chosen from the machine and the model."""
@@ -83,7 +86,7 @@ class ServeOptions:
     speculative_tokens: Annotated[
         int,
         Setting(
-            Side.WORKER | Side.ROUTER,
+            Side.WORKER,
             _MODEL,
             "Tokens to guess ahead for requests that do not say; above 0 turns prompt lookup on.",
         ),
@@ -168,6 +171,16 @@ class ServeOptions:
             Side.WORKER | Side.ROUTER | Side.SUPERVISOR, _LOGS, "Logs as JSON, one object per line."
         ),
     ] = False
+
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for what no process could make sense of."""
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"--dtype {self.dtype}: one of {', '.join(_DTYPES)}")
+        if self.adapter_source != "local":
+            raise ValueError(f"--adapter-source {self.adapter_source}: not in this version")
+        for name in ("port", "grpc_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ValueError(f"--{name.replace('_', '-')}: a port is 0 to 65535")
 
 
 def options_of(side: Side) -> list[Option]:

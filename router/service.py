@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc.aio
+from google.protobuf.message import Message
 
 from lorax_spec.errors import InternalError, InvalidArgument, LoraxSpecError
 from lorax_spec.router.frontend import Frontend
@@ -69,7 +70,7 @@ class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
         async with _errors_as_status(context):
-            answers = await self._pool.everywhere(lambda stub: stub.ListAdapters(request))
+            answers = await self._everywhere("ListAdapters", request, context)
             return pb.ListAdaptersResponse(adapters=_merge(answers))
 
     async def LoadAdapter(  # noqa: N802
@@ -77,7 +78,7 @@ class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
     ) -> pb.LoadAdapterResponse:
         async with _errors_as_status(context):
             _require_adapter_id(request.adapter_id)
-            answers = await self._pool.everywhere(lambda stub: stub.LoadAdapter(request))
+            answers = await self._everywhere("LoadAdapter", request, context)
             return pb.LoadAdapterResponse(adapter=answers[0].adapter)
 
     async def UnloadAdapter(  # noqa: N802
@@ -85,7 +86,7 @@ class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
     ) -> pb.UnloadAdapterResponse:
         async with _errors_as_status(context):
             _require_adapter_id(request.adapter_id)
-            answers = await self._pool.everywhere(lambda stub: stub.UnloadAdapter(request))
+            answers = await self._everywhere("UnloadAdapter", request, context)
             return pb.UnloadAdapterResponse(adapter=answers[0].adapter)
 
     async def PinAdapter(  # noqa: N802
@@ -93,8 +94,15 @@ class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
     ) -> pb.PinAdapterResponse:
         async with _errors_as_status(context):
             _require_adapter_id(request.adapter_id)
-            answers = await self._pool.everywhere(lambda stub: stub.PinAdapter(request))
+            answers = await self._everywhere("PinAdapter", request, context)
             return pb.PinAdapterResponse(adapter=answers[0].adapter)
+
+    async def _everywhere(self, method: str, request: Message, context: Context) -> list[Any]:
+        """Every worker's answer, within the caller's deadline."""
+        timeout = context.time_remaining()
+        return await self._pool.everywhere(
+            lambda stub: getattr(stub, method)(request, timeout=timeout)
+        )
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import IO
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Child:
         self._logs = logs
         self._process: Process | None = None
         self._was_ready = False
-        self._ending = False
+        self._ending = asyncio.Event()
 
     async def watch(self) -> int:
         """Keep it running; returns its status where it ends before it was ever ready, or after
@@ -53,26 +54,23 @@ class Child:
         while True:
             started = time.monotonic()
             status = await self._run()
-            if self._is_ending() or not self._was_ready:
+            if self._ending.is_set() or not self._was_ready:
                 return status
             if time.monotonic() - started > _WELL:
                 pause = _FIRST_PAUSE
             logger.warning(
                 "the %s died (%s); starting it again in %.1f s", self._name, _cause(status), pause
             )
-            await asyncio.sleep(pause)
-            pause = min(_LONGEST_PAUSE, pause * _FACTOR)
-            if self._is_ending():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause)
                 return 0
+            pause = min(_LONGEST_PAUSE, pause * _FACTOR)
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """Ask it to end and do not start it again."""
-        self._ending = True
+        self._ending.set()
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
-
-    def _is_ending(self) -> bool:
-        return self._ending
 
     async def _run(self) -> int:
         self._process = await asyncio.create_subprocess_exec(
@@ -87,7 +85,7 @@ class Child:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         logger.info("the %s is process %d", self._name, self._process.pid)
-        if self._ending:
+        if self._ending.is_set():
             self.end()
         assert self._process.stdout is not None
         async for line in self._process.stdout:

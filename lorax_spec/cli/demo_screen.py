@@ -85,7 +85,7 @@ def table(outcomes: Iterable[Outcome]) -> Table:
     view = Table()
     view.add_column("request", no_wrap=True)
     for heading in ("tokens", "forward passes", "tokens per forward", "speed"):
-        view.add_column(heading, justify="right", width=max(map(len, heading.split())))
+        view.add_column(heading, justify="right")
     view.add_column("same text")
     for one in outcomes:
         details = one.on.details

@@ -23,7 +23,11 @@ def with_options(side: Side) -> Callable[[Callable[..., None]], Callable[..., No
         def wrapper(**values: Any) -> None:
             given = {one.name: values.pop(one.name) for one in chosen}
             lists = {name: tuple(value) for name, value in given.items() if type(value) is list}
-            command(ServeOptions(**{**given, **lists}), **values)
+            try:
+                options = ServeOptions(**{**given, **lists})
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
+            command(options, **values)
 
         parameters = [_parameter(one) for one in chosen]
         parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]

@@ -79,7 +79,9 @@ class BlockPool:
         wrong = [b for b, n in enumerate(counts) if n != self._references[b]]
         free = {b for b, n in enumerate(counts) if n == 0 and b != NULL_BLOCK}
         if wrong or free != set(self._free):
-            raise RuntimeError(f"block references out of balance: {wrong or free ^ set(self._free)}")
+            raise RuntimeError(
+                f"block references out of balance: {wrong or free ^ set(self._free)}"
+            )
 
     def _forget(self, block: int) -> None:
         digest = self._hash_of.pop(block, None)

@@ -204,9 +204,7 @@ class EngineCore:
 
         return verify([scheduled.draft for _, scheduled in sampling], choose_at)
 
-    def _finish_reason(
-        self, sequence: Sequence, token: int, length: int
-    ) -> FinishReason | None:
+    def _finish_reason(self, sequence: Sequence, token: int, length: int) -> FinishReason | None:
         if token in self._eos and not sequence.request.parameters.ignore_eos_token:
             return FinishReason.EOS_TOKEN
         return FinishReason.LENGTH if length >= sequence.limit else None
@@ -224,9 +222,7 @@ class EngineCore:
             targets = torch.tensor(following, dtype=torch.int64, device=rows.device)[:, None]
             sequence.prefill_logprobs += rows.gather(1, targets)[:, 0].tolist()
 
-    def _compact(
-        self, sampling: list[tuple[int, Scheduled]], walks: list[Walk[Choice]]
-    ) -> None:
+    def _compact(self, sampling: list[tuple[int, Scheduled]], walks: list[Walk[Choice]]) -> None:
         """Move the keys and values of accepted nodes to where their positions belong."""
         source: list[int] = []
         target: list[int] = []

@@ -2,53 +2,64 @@
 
 A matrix library picks its kernel by shape: a product over one row may sum in another order than
 one over eight.  From some row count on (the row floor) the CPU libraries tried so far give a row
-the same bits whatever stands beside it.  The check runs the linear layers of the very model on the
-very machine, so nothing is taken on trust.
+the same bits whatever stands beside it.  The check runs the linear layers of the very model, and
+attention at its shapes, on the very machine, so nothing is taken on trust.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
+
+from lorax_spec.engine.packed import PackedLinear
+from lorax_spec.kernels.attention import KEY_CHUNK, Tiles, paged_attention
 
 #: Row counts tried as a floor, and the counts a floor must then hold for.
 FLOORS = (1, 4, 8, 16)
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32, 64, 100, 256, 512)
 #: Larger products than this many multiplications are left out: the check must not take minutes.
 LARGEST_CHECK = 2**28
+#: Tiles attention is tried with: (tiles, query rows in each, chunks of keys).
+TILINGS = ((1, 1, 1), (1, 2, 1), (1, 8, 2), (3, 1, 1), (5, 4, 3), (20, 8, 1), (2, 32, 4))
 
-#: The most that padding to the floor may cost one decoding sequence before it is no default.
+#: The most that invariance may cost one decoding sequence before it is no default.
 AFFORDABLE = 1.10
 
 
-def row_floor(model: nn.Module) -> int | None:
-    """The smallest of FLOORS from which on every distinct linear layer of ``model`` is invariant;
-    None if there is none."""
+def row_floor(model: nn.Module, heads: int, kv_heads: int, head_dim: int) -> int | None:
+    """The smallest of FLOORS from which on every linear layer and attention are invariant; None if
+    there is none."""
     layers = list(_distinct_linears(model))
+    like = layers[0].weight
     for floor in FLOORS:
-        if all(_invariant(layer, floor) for layer in layers):
+        if all(_linear_invariant(layer, floor) for layer in layers) and _attention_invariant(
+            heads, kv_heads, head_dim, floor, like
+        ):
             return floor
     return None
 
 
 @torch.inference_mode()
-def cost_of_floor(model: nn.Module, floor: int) -> float:
-    """Time of all distinct linear layers over ``floor`` rows by that over one row."""
+def cost_of_invariance(model: nn.Module, packed: Sequence[PackedLinear], floor: int) -> float:
+    """Time of one decoding row through all distinct linear layers, invariant by plain."""
     layers = list(_distinct_linears(model))
 
-    def run(rows: int) -> Callable[[], None]:
+    def once(rows: int, always: bool) -> Callable[[], None]:
         inputs = [_random_rows(layer, rows) for layer in layers]
 
-        def once() -> None:
+        def run() -> None:
+            for packed_layer in packed:
+                packed_layer.always = always
             for layer, x in zip(layers, inputs, strict=True):
                 layer(x)
 
-        return once
+        return run
 
-    return _fastest(run(floor)) / _fastest(run(1))
+    invariant, plain = _fastest(once(floor, True)), _fastest(once(1, False))
+    return invariant / plain
 
 
 def _fastest(once: Callable[[], None], repeats: int = 15) -> float:
@@ -61,7 +72,7 @@ def _fastest(once: Callable[[], None], repeats: int = 15) -> float:
 
 
 @torch.inference_mode()
-def _invariant(layer: nn.Linear, floor: int) -> bool:
+def _linear_invariant(layer: nn.Linear, floor: int) -> bool:
     """Each count's rows equal those computed in the largest batch, and a shifted batch too."""
     counts = [c for c in COUNTS if c <= max(32, LARGEST_CHECK // layer.weight.numel())]
     rows = _random_rows(layer, max(counts[-1], floor) + 1)
@@ -75,6 +86,36 @@ def _invariant(layer: nn.Linear, floor: int) -> bool:
     return True
 
 
+@torch.inference_mode()
+def _attention_invariant(
+    heads: int, kv_heads: int, head_dim: int, floor: int, like: torch.Tensor
+) -> bool:
+    """One row's attention is the same in every tiling it may meet."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(like)
+
+    slots, width_floor = 4 * KEY_CHUNK, -(-floor * kv_heads // heads)
+    keys, values = draw(kv_heads, slots, head_dim), draw(kv_heads, slots, head_dim)
+    query = draw(heads, 1, head_dim).expand(heads, 700, head_dim).contiguous()
+    query[:, 1:] += draw(heads, 699, head_dim)
+    results = []
+    for tiles, width, chunks in TILINGS:
+        width = max(width, width_floor)
+        rows = torch.arange(tiles * width, device=like.device).view(tiles, width)
+        layout = Tiles(
+            rows,
+            torch.full_like(rows, KEY_CHUNK - 9),
+            torch.arange(chunks * KEY_CHUNK, device=like.device).expand(tiles, -1).contiguous(),
+        )
+        out = paged_attention(
+            query[:, : rows.numel()], keys, values, (layout,), scale=head_dim**-0.5
+        )
+        results.append(out[0])
+    return all(torch.equal(results[0], other) for other in results[1:])
+
+
 def _random_rows(layer: nn.Linear, rows: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(rows)
     x = torch.randn(rows, layer.in_features, generator=generator)
@@ -84,6 +125,8 @@ def _random_rows(layer: nn.Linear, rows: int) -> torch.Tensor:
 def _distinct_linears(model: nn.Module) -> Iterator[nn.Linear]:
     seen: set[tuple[int, int]] = set()
     for module in model.modules():
-        if isinstance(module, nn.Linear) and tuple(module.weight.shape) not in seen:
-            seen.add((module.out_features, module.in_features))
-            yield module
+        if isinstance(module, nn.Linear):
+            shape = (module.out_features, module.in_features)
+            if shape not in seen:
+                seen.add(shape)
+                yield module

@@ -72,9 +72,7 @@ class Engine:
             answers[index] = response
         return [answers[index] for index in range(len(answers))]
 
-    def stream(
-        self, requests: Iterable[GenerateRequest | str]
-    ) -> Iterator[tuple[int, Response]]:
+    def stream(self, requests: Iterable[GenerateRequest | str]) -> Iterator[tuple[int, Response]]:
         """(index, answer) of each request as it ends."""
         live: dict[int, tuple[int, ResponseBuilder]] = {}
         try:

@@ -15,8 +15,9 @@ from lorax_spec.adapters.manager import AdapterManager
 from lorax_spec.adapters.residency import Budget
 from lorax_spec.adapters.shape import shape_of
 from lorax_spec.engine.config import EngineConfig
-from lorax_spec.engine.determinism import AFFORDABLE, cost_of_floor, row_floor
+from lorax_spec.engine.determinism import AFFORDABLE, cost_of_invariance, row_floor
 from lorax_spec.engine.model import LanguageModel
+from lorax_spec.engine.packed import pack_linears
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.types import Info
@@ -127,25 +128,30 @@ def _row_floor(
     """(fewest rows of a product, whether results are the same to the bit in any batch)"""
     if device.type != "cpu":
         if config.deterministic:
-            raise InvalidArgument(
-                "--deterministic needs batch-invariant CUDA kernels, which this version lacks",
-                field="deterministic",
-            )
+            raise _not_deterministic("batch-invariant CUDA kernels are not in this version")
         return 1, False
-    if config.deterministic is False:
-        return 1, False
-    floor = row_floor(model)
-    if floor is None:
-        if config.deterministic:
-            raise InvalidArgument(
-                "--deterministic: on this machine no row count makes matrix products independent "
-                "of their neighbours",
-                field="deterministic",
-            )
-        return 1, False
-    if config.deterministic or floor == 1 or cost_of_floor(model, floor) < AFFORDABLE:
-        return floor, True
-    return 1, False
+    packed = pack_linears(model)
+    floor = None if config.deterministic is False else row_floor(model, *_heads(model))
+    if floor is None and config.deterministic:
+        raise _not_deterministic("products depend on their neighbours on this machine")
+    deterministic = floor is not None and (
+        bool(config.deterministic) or cost_of_invariance(model, packed, floor) < AFFORDABLE
+    )
+    for layer in packed:
+        layer.always = deterministic
+    return (floor or 1) if deterministic else 1, deterministic
+
+
+def _heads(model: PreTrainedModel) -> tuple[int, int, int]:
+    """(query heads, key heads, head size) as the configuration gives them."""
+    config = model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    return heads, kv_heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def _not_deterministic(reason: str) -> InvalidArgument:
+    return InvalidArgument(f"--deterministic: {reason}", field="deterministic")
 
 
 def _free_memory(device: torch.device) -> int:

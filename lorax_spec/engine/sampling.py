@@ -116,9 +116,7 @@ def choose(logits: torch.Tensor, places: Sequence[Place]) -> list[Chosen]:
     rows = logits.index_select(0, torch.tensor([place.row for place in places], device=device))
     scores = rows
     if not all(place.rule.plain for place in places):
-        scores = torch.stack(
-            [process(row, place) for row, place in zip(rows, places, strict=True)]
-        )
+        scores = torch.stack([process(row, place) for row, place in zip(rows, places, strict=True)])
         noisy = [i for i, place in enumerate(places) if not place.rule.greedy]
         if noisy:
             noise = gumbel(
@@ -181,9 +179,7 @@ def _warp(scores: torch.Tensor, rule: SamplingRule) -> torch.Tensor:
         scores = scores.index_fill(0, order[before >= rule.typical_p], -torch.inf)
     if rule.min_p > 0.0:
         probabilities = scores.softmax(-1)
-        scores = scores.masked_fill(
-            probabilities < rule.min_p * probabilities.max(), -torch.inf
-        )
+        scores = scores.masked_fill(probabilities < rule.min_p * probabilities.max(), -torch.inf)
     return scores
 
 

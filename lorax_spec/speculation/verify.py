@@ -42,9 +42,7 @@ class Walk(Generic[C]):
     nodes: tuple[int, ...]
 
 
-def verify(
-    trees: Sequence[DraftTree], choose: Callable[[list[At]], list[C]]
-) -> list[Walk[C]]:
+def verify(trees: Sequence[DraftTree], choose: Callable[[list[At]], list[C]]) -> list[Walk[C]]:
     """Walk all trees level by level; ``choose`` gives the token after each of the places.
 
     For one tree, ``choose`` is called with its places in order of depth, so it may keep state

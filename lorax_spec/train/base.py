@@ -31,12 +31,17 @@ def load_base(
 
     source = model_id or str(embedded.path() / "base")
     target = _device(device)
-    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    kept = _dtype(dtype, target)
+    loaded = torch.float32 if lora else kept
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=loaded)
     if lora is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(lora)).merge_and_unload()
-    model = model.to(device=target, dtype=_dtype(dtype, target)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        # Not model.to(dtype), which would round the rotary frequencies as well.
+        parameter.data = parameter.data.to(kept)
+    model = model.to(target).eval().requires_grad_(False)
     # Documents may be of any length here: training cuts them into windows.
     tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=1_000_000_000)
     return Base(model, tokenizer, model_id or embedded.BASE_ID)

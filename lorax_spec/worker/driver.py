@@ -18,7 +18,7 @@ from lorax_spec.worker.core import Core
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the engine's load while it works.
-_LOAD_INTERVAL = 0.05
+_LOAD_INTERVAL = 0.2
 
 #: Gets one stream's events, on the event loop.
 Sink = Callable[[Event], None]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
-from lorax_spec.errors import AdapterNotFound, LoraxSpecError, Unavailable
+from lorax_spec.errors import LoraxSpecError, Unavailable
 from lorax_spec.types import AdapterInfo, AdapterRef
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
@@ -30,6 +31,9 @@ from lorax_spec.worker.driver import Driver
 
 logger = logging.getLogger(__name__)
 
+#: Calls about adapters that may wait at the same time.
+_ADAPTER_CALLS = 32
+
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 Outbox = asyncio.Queue[worker_pb.WorkerMessage | None]
@@ -43,7 +47,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self._driver = driver
         self._outboxes: set[Outbox] = set()
         self._load = WorkerLoad()
-        self._background: set[asyncio.Task[object]] = set()
+        self._threads = ThreadPoolExecutor(_ADAPTER_CALLS, thread_name_prefix="adapters")
         self.draining = False
 
     def publish_load(self, load: WorkerLoad) -> None:
@@ -113,7 +117,7 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def ListAdapters(  # noqa: N802
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
-        adapters = await self._blocking(context, self._core.adapters.list)
+        adapters = await _or_abort(context, self._in_thread(self._core.adapters.list))
         return pb.ListAdaptersResponse(adapters=[adapter_info_to_pb(one) for one in adapters])
 
     async def LoadAdapter(  # noqa: N802
@@ -125,16 +129,14 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             request.adapter_revision,
             request.api_token,
         )
-        loading = asyncio.create_task(asyncio.to_thread(self._core.adapters.load, ref))
-        self._background.add(loading)
-        loading.add_done_callback(self._forget)
-        if request.HasField("wait") and not request.wait:
-            info = AdapterInfo(ref.adapter_id, "", "fetching", "disk", 0, False, ref.source)
+        wait = request.wait if request.HasField("wait") else True
+        timeout = context.time_remaining() if wait else None
+        loading = self._in_thread(lambda: self._core.adapters.load(ref, timeout))
+        if wait:
+            info = await _or_abort(context, loading)
         else:
-            try:
-                info = await asyncio.shield(loading)
-            except LoraxSpecError as error:
-                await abort(context, error)
+            loading.add_done_callback(_log_failure)
+            info = await self._in_thread(lambda: self._find(ref.adapter_id))
         return pb.LoadAdapterResponse(adapter=adapter_info_to_pb(info))
 
     async def UnloadAdapter(  # noqa: N802
@@ -144,42 +146,42 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             self._core.adapters.unload(request.adapter_id)
             return self._find(request.adapter_id)
 
-        info = await self._blocking(context, unload)
+        info = await _or_abort(context, self._in_thread(unload))
         return pb.UnloadAdapterResponse(adapter=adapter_info_to_pb(info))
 
     async def PinAdapter(  # noqa: N802
         self, request: pb.PinAdapterRequest, context: Context
     ) -> pb.PinAdapterResponse:
         pinned = request.pinned if request.HasField("pinned") else True
-
-        def pin() -> AdapterInfo:
-            self._core.adapters.pin(request.adapter_id, pinned)
-            return self._find(request.adapter_id)
-
-        info = await self._blocking(context, pin)
+        timeout = context.time_remaining()
+        pinning = self._in_thread(
+            lambda: self._core.adapters.pin(request.adapter_id, pinned, timeout)
+        )
+        info = await _or_abort(context, pinning)
         return pb.PinAdapterResponse(adapter=adapter_info_to_pb(info))
 
     def _find(self, adapter_id: str) -> AdapterInfo:
+        """What the engine knows of it, which may be nothing any more."""
         for info in self._core.adapters.list():
             if info.adapter_id == adapter_id:
                 return info
-        raise AdapterNotFound(f"no adapter {adapter_id!r}")
+        return AdapterInfo(adapter_id, "", "absent", "disk", 0, False)
 
-    def _forget(self, task: asyncio.Task[object]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("loading an adapter failed: %s", error)
-
-    async def _blocking(self, context: Context, call: Callable[[], T]) -> T:
-        """Adapters wait for disks and locks, so not on the event loop."""
-        try:
-            return await asyncio.to_thread(call)
-        except LoraxSpecError as error:
-            await abort(context, error)
+    def _in_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Adapters wait for disks, locks and each other, so not on the event loop."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-async def abort(context: Context, error: LoraxSpecError) -> NoReturn:
-    """End the call with this error's status and details."""
-    status = status_of(error)
-    await context.abort(status.code, status.details or "", status.trailing_metadata or ())
-    raise AssertionError("abort returned")
+async def _or_abort(context: Context, result: Awaitable[T]) -> T:
+    """The result, or the end of the call with the status of its error."""
+    try:
+        return await result
+    except LoraxSpecError as error:
+        status = status_of(error)
+        await context.abort(status.code, status.details or "", status.trailing_metadata or ())
+        raise AssertionError("abort raises") from error
+
+
+def _log_failure(loading: asyncio.Future[AdapterInfo]) -> None:
+    if not loading.cancelled() and (error := loading.exception()) is not None:
+        logger.warning("loading an adapter failed: %s", error)

@@ -110,8 +110,14 @@ class ScriptedServer(rpc.LoraxSpecServicer):
 class Running:
     """A server in a thread of its own; ``target`` is where it listens."""
 
-    def __init__(self, servicer: ScriptedServer, address: str = "127.0.0.1:0") -> None:
-        self.servicer = servicer
+    def __init__(
+        self,
+        servicer: ScriptedServer,
+        address: str = "127.0.0.1:0",
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self._servicer = servicer
+        self._credentials = credentials
         self._address = address
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -121,8 +127,13 @@ class Running:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = grpc.aio.server()
-        rpc.add_LoraxSpecServicer_to_server(self.servicer, server)
-        self.target = f"127.0.0.1:{server.add_insecure_port(self._address)}"
+        rpc.add_LoraxSpecServicer_to_server(self._servicer, server)
+        port = (
+            server.add_insecure_port(self._address)
+            if self._credentials is None
+            else server.add_secure_port(self._address, self._credentials)
+        )
+        self.target = f"{self._address.rpartition(':')[0]}:{port}"
         await server.start()
         self._ready.set()
         await self._stop.wait()

@@ -75,9 +75,7 @@ def random_family(config: PreTrainedConfig, folder: Path) -> Family:
         ("two", 9, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]),
         ("joint", 2, ["o_proj", "up_proj"]),
     ):
-        lora = LoraConfig(
-            r=rank, lora_alpha=8, target_modules=targets, init_lora_weights=False
-        )
+        lora = LoraConfig(r=rank, lora_alpha=8, target_modules=targets, init_lora_weights=False)
         fresh = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         get_peft_model(fresh, lora).save_pretrained(adapters / name)
     for name, heads, own_lm_head in (

@@ -63,7 +63,9 @@ def first_difference(expected: list[int], actual: list[int]) -> int | None:
     return None if len(expected) == len(actual) else min(len(expected), len(actual))
 
 
-def assert_agrees(reference: Reference, prompt: tuple[int, ...], count: int, actual: list[int]) -> int:
+def assert_agrees(
+    reference: Reference, prompt: tuple[int, ...], count: int, actual: list[int]
+) -> int:
     """Fail unless ``actual`` is the reference's text; returns 1 for a forgiven tie, else 0."""
     expected = reference.greedy(prompt, count)
     at = first_difference(expected, actual)

@@ -36,9 +36,11 @@ def test_a_rows_noise_is_its_own(
     seed: int, position: int, vocabulary: int, neighbours: list[int]
 ) -> None:
     alone = gumbel([seed], [position], vocabulary, CPU)
-    crowd = gumbel([*neighbours, seed], [*neighbours, position], vocabulary, CPU) if all(
-        n < 2**31 for n in neighbours
-    ) else gumbel([*neighbours, seed], [0] * len(neighbours) + [position], vocabulary, CPU)
+    crowd = (
+        gumbel([*neighbours, seed], [*neighbours, position], vocabulary, CPU)
+        if all(n < 2**31 for n in neighbours)
+        else gumbel([*neighbours, seed], [0] * len(neighbours) + [position], vocabulary, CPU)
+    )
     wider = gumbel([seed], [position], vocabulary + 5, CPU)
     assert torch.equal(alone[0], crowd[-1])
     assert torch.equal(alone[0], wider[0, :vocabulary])

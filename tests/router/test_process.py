@@ -31,8 +31,8 @@ from tests.worker.processes import fake_worker, process
 @contextmanager
 def running_router(*workers: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
     options = {"workers": workers, "grpc_port": 0, **options}
-    with process("-m", "tests.router.run_router", json.dumps(options)) as running:
-        yield running
+    with process("-m", "tests.router.run_router", json.dumps(options)) as (child, ready):
+        yield child, ready.split()[0]
 
 
 def stub(channel: grpc.Channel) -> Any:
@@ -58,7 +58,7 @@ def test_it_needs_no_torch_and_little_memory() -> None:
     with fake_worker() as (_, worker), running_router(worker) as (router, address):
         with grpc.insecure_channel(address) as channel:
             for n in range(20):
-                assert text(channel, f"x{n}", 100) == expected(f"x{n}", 100)
+                assert text(channel, f"x{n}", 20) == expected(f"x{n}", 20)
         proc = Path(f"/proc/{router.pid}")
         fields = dict(
             line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line
@@ -132,22 +132,16 @@ def test_sigterm_loses_no_request() -> None:
 def test_tls(tmp_path: Path) -> None:
     certificate(tmp_path)
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    run = (
-        "import sys\nfrom pathlib import Path\n"
-        "from lorax_spec.router.server import RouterConfig, serve_router\n"
-        "w, c, k, ca = sys.argv[1:]\n"
-        "serve_router(RouterConfig((w,), 'localhost', 0, tls_cert=Path(c), tls_key=Path(k),"
-        " tls_ca=Path(ca) if ca else None), lambda address: print(address, flush=True))"
-    )
     pair = grpc.ssl_channel_credentials(cert.read_bytes(), key.read_bytes(), cert.read_bytes())
     alone = grpc.ssl_channel_credentials(cert.read_bytes())
+    options = {"host": "localhost", "tls_cert": str(cert), "tls_key": str(key)}
     with fake_worker() as (_, worker):
-        with process("-c", run, worker, str(cert), str(key), "") as (_, address):
+        with running_router(worker, **options) as (_, address):
             with grpc.secure_channel(address, alone) as channel:
                 assert text(channel, "x", 9) == expected("x", 9)
             with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
                 text(channel, "x", 9)
-        with process("-c", run, worker, str(cert), str(key), str(cert)) as (_, address):
+        with running_router(worker, **options, tls_ca=str(cert)) as (_, address):
             with grpc.secure_channel(address, pair) as channel:
                 assert text(channel, "x", 9) == expected("x", 9)
             with grpc.secure_channel(address, alone) as channel, pytest.raises(grpc.RpcError):
@@ -155,21 +149,22 @@ def test_tls(tmp_path: Path) -> None:
 
 
 def certificate(folder: Path) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-        + ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]
-        + ["subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+        "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem"
     )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+
+
+def announce(grpc_address: str, http_address: str) -> None:
+    pytest.fail(f"ready at {grpc_address} {http_address}")
 
 
 def test_half_a_tls_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="--tls-key"):
-        serve_router(RouterConfig((), grpc_port=0, tls_cert=Path("cert.pem")), print)
+        serve_router(RouterConfig((), grpc_port=0, tls_cert=Path("cert.pem")), announce)
 
 
 def test_a_model_without_a_tokenizer_here_is_an_error(tmp_path: Path) -> None:
     with fake_worker() as (_, worker), pytest.raises(FileNotFoundError):
-        serve_router(RouterConfig((worker,), grpc_port=0, tokenizer_path=str(tmp_path)), print)
+        serve_router(RouterConfig((worker,), grpc_port=0, tokenizer_path=str(tmp_path)), announce)

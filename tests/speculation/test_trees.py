@@ -86,9 +86,7 @@ def _searched(tokens: Sequence[int], count: int) -> list[int]:
 
 
 @given(tokens_lists, st.integers(1, 8), st.lists(st.integers(1, 5), max_size=8))
-def test_lookup_finds_what_a_search_finds(
-    tokens: list[int], count: int, steps: list[int]
-) -> None:
+def test_lookup_finds_what_a_search_finds(tokens: list[int], count: int, steps: list[int]) -> None:
     index = LookupIndex()
     for length in itertools.accumulate(steps):
         index.extend(tokens[:length])

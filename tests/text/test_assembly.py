@@ -121,6 +121,16 @@ def test_a_stop_string_ends_the_request_at_once() -> None:
     assert builder.add(Finished(1, FinishReason.LENGTH, SpeculationDetails(), Timings())) == []
 
 
+def test_an_accepted_run_that_is_cut_counts_what_it_kept() -> None:
+    drafted = [replace(token, drafter="medusa") for token in plain("a = 1\n\nb = 2")]
+    events, response, _ = emit(drafted, [], valid(Parameters(stop=(" = ",))))
+    kept = len(events) - 1
+    assert kept < len(drafted)
+    assert response.details.skipped_tokens == kept
+    counts = DrafterCounts(99, kept)
+    assert response.details.speculation == SpeculationDetails(99, kept, 1, {"medusa": counts})
+
+
 def test_a_stop_string_that_the_last_broken_character_completes() -> None:
     tokens = [EmittedToken(token_of_byte(0xC3), -1.0)]
     _, response, _ = emit(tokens, [], valid(Parameters(stop=("\ufffd",))))

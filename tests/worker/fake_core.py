@@ -51,7 +51,7 @@ class FakeAdapters:
     def list(self) -> list[AdapterInfo]:
         return [*self.infos.values()]
 
-    def load(self, ref: AdapterRef) -> AdapterInfo:
+    def load(self, ref: AdapterRef, timeout: float | None = None) -> AdapterInfo:
         if not ref.adapter_id.startswith("demo/"):
             raise AdapterNotFound(f"no adapter {ref.adapter_id!r}")
         if ref.adapter_id == "demo/misfit":
@@ -65,8 +65,9 @@ class FakeAdapters:
     def unload(self, adapter_id: str) -> None:
         self._change(adapter_id, state="absent", tier="disk")
 
-    def pin(self, adapter_id: str, pinned: bool) -> None:
+    def pin(self, adapter_id: str, pinned: bool, timeout: float | None = None) -> AdapterInfo:
         self._change(adapter_id, pinned=pinned)
+        return self.infos[adapter_id]
 
     def set_wakeup(self, callback: Callable[[], None]) -> None:
         self.wakeup = callback

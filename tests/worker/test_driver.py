@@ -146,7 +146,7 @@ def test_a_cancelled_request_says_no_more() -> None:
 
 def test_load_is_told_when_it_changes() -> None:
     async def test(bench: Bench) -> None:
-        bench.submit(1, "x", 200)
+        bench.submit(1, "x", 300)
         await bench.events(1)
         await asyncio.sleep(0.05)
         assert any(load.running == 1 for load in bench.loads)

@@ -18,7 +18,6 @@ from lorax_spec.train.data import TokenStream
 from lorax_spec.train.evaluate import held_out_figures
 from lorax_spec.train.heads import load_heads
 
-SPLITS = ("stdlib", "packages", "tests", "topics", "chat")
 TEMPERATURES = (0.0, 0.8)
 PROMPTS = 24
 NEW_TOKENS = 96
@@ -30,12 +29,13 @@ ANSWER_TOKENS = 288
 class Subject:
     """What is measured of one model: the base, or the base with a LoRA.
 
-    ``heads`` are tried on ``workloads``; ``styles`` are the workloads whose answers are looked at
-    for the adapters' marks.
+    ``heads`` are tried on ``workloads`` and, as the model itself, on the held-out ``texts``;
+    ``styles`` are the workloads whose answers are looked at for the adapters' marks.
     """
 
     lora: str | None
     heads: tuple[str, ...]
+    texts: tuple[str, ...]
     workloads: tuple[str, ...]
     styles: tuple[str, ...]
 
@@ -44,11 +44,24 @@ SUBJECTS = {
     "base": Subject(
         None,
         ("medusa", "medusa-v1"),
+        ("stdlib", "packages", "tests", "topics", "chat", "pirate"),
         ("rename", "edit", "write", "doc", "code", "prose", "tests"),
         ("doc", "rename", "code"),
     ),
-    "tests": Subject("tests", ("tests-medusa", "medusa"), ("tests",), ("code",)),
-    "pirate": Subject("pirate", ("pirate-medusa", "medusa"), ("rename", "doc"), ("doc", "rename")),
+    "tests": Subject(
+        "tests",
+        ("tests-medusa", "medusa"),
+        ("tests", "stdlib", "chat"),
+        ("tests",),
+        ("code",),
+    ),
+    "pirate": Subject(
+        "pirate",
+        ("pirate-medusa", "medusa"),
+        ("pirate", "stdlib", "chat"),
+        ("rename", "doc"),
+        ("doc", "rename"),
+    ),
 }
 
 Figures = dict[str, Any]
@@ -91,15 +104,19 @@ def collect(build: Build) -> Figures:
 
 
 def _held_out(build: Build, model: Any, subject: Subject) -> list[Figures]:
-    texts = {split: build.tokens(f"held_out_{split}") for split in SPLITS}
-    texts["pirate"] = np.load(build.pirate_text)["held_out"]
     rows = []
     for name in subject.heads:
         heads = load_heads(build.adapter(name), model.config.hidden_size)
-        for split, text in texts.items():
-            measured = held_out_figures(model, heads, TokenStream.of(text.astype(np.int32)))
-            rows.append({"heads": name, "text": split} | asdict(measured))
+        for text in subject.texts:
+            measured = held_out_figures(model, heads, _held_out_stream(build, text), windows=24)
+            rows.append({"heads": name, "text": text} | asdict(measured))
     return rows
+
+
+def _held_out_stream(build: Build, text: str) -> TokenStream:
+    persona = text == "pirate"
+    tokens = np.load(build.pirate_text)["held_out"] if persona else build.tokens(f"held_out_{text}")
+    return TokenStream.of(tokens.astype(np.int32))
 
 
 def _acceptance(build: Build, model: Any, subject: Subject, prompts: Prompts) -> list[Figures]:

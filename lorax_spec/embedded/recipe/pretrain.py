@@ -61,12 +61,11 @@ class JointModel(nn.Module):
     def __init__(self, config: LlamaConfig, heads: int) -> None:
         super().__init__()
         self.base = LlamaForCausalLM(config)
-        self.heads = nn.ModuleList(
-            nn.Linear(config.hidden_size, config.hidden_size) for _ in range(heads)
-        )
-        for head in self.heads:
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        blocks = [nn.Linear(config.hidden_size, config.hidden_size) for _ in range(heads)]
+        for block in blocks:
+            nn.init.zeros_(block.weight)
+            nn.init.zeros_(block.bias)
+        self.heads = nn.ModuleList(blocks)
         for name, parameter in self.base.named_parameters():
             if parameter.dim() == 2:
                 fan_in = parameter.shape[1] ** -0.5
@@ -139,7 +138,9 @@ class Sampler:
 def held_out_losses(model: JointModel, tokens: Tokens, windows: int = 16) -> list[float]:
     """Mean loss of the next token and of each head on evenly spaced held-out windows."""
     starts = np.linspace(0, len(tokens) - SHORT - 2, windows).astype(int)
-    ids = torch.stack([torch.from_numpy(tokens[s : s + SHORT + 1].astype(np.int64)) for s in starts])
+    ids = torch.stack(
+        [torch.from_numpy(tokens[s : s + SHORT + 1].astype(np.int64)) for s in starts]
+    )
     totals = [model.losses(chunk) for chunk in ids.split(4)]
     return [float(torch.stack(column).mean()) for column in zip(*totals, strict=True)]
 
@@ -180,7 +181,7 @@ def pretrain(folder: Path, budget: int, seed: int, compiled: bool = True) -> Non
         loss.backward()
         optimizer.step(rate(done / budget, step))
         done, step = done + TOKENS_PER_STEP, step + 1
-        smoothed = float(next_token) if step == 1 else 0.98 * smoothed + 0.02 * float(next_token)
+        smoothed = next_token.item() if step == 1 else 0.98 * smoothed + 0.02 * next_token.item()
         if step % 100 == 0:
             speed = (done - seen) / (time.monotonic() - started)
             print(f"step {step} tokens {done:,} loss {smoothed:.3f} tok/s {speed:.0f}", flush=True)

@@ -29,8 +29,8 @@ from lorax_spec.train.loop import HeadTrainer, Plan, train
 TOKENS = {
     "pirate": 1_024_000,
     "tests": 1_600_000,
-    "medusa": 1_500_000,
-    "medusa-v1": 900_000,
+    "medusa": 1_800_000,
+    "medusa-v1": 1_200_000,
     "tests-medusa": 900_000,
     "pirate-medusa": 900_000,
 }

@@ -1,0 +1,1 @@
+"""Measures what the engine promises, in pairs, against transformers and against itself."""

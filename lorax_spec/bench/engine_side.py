@@ -1,0 +1,95 @@
+"""The engine as one side of a comparison: token ids in, token ids, counts and times out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from lorax_spec.bench.pairs import Run, timed
+from lorax_spec.bench.workload import Prompt
+from lorax_spec.engine.core import EngineCore
+from lorax_spec.engine.request import Emitted, Failed, Finished, TokenRequest
+from lorax_spec.types import AdapterRef, Method, Parameters, Speculation, SpeculationDetails
+
+_ids = count(1)
+
+
+@dataclass
+class Answer:
+    """What one request got."""
+
+    tokens: list[int] = field(default_factory=list)
+    speculation: SpeculationDetails = SpeculationDetails()
+
+
+@dataclass(frozen=True)
+class EngineSide:
+    """Runs prompts all at once on one core, speculating and adapted as given.
+
+    Nothing is left of earlier prompts: a benchmark repeats them, and a prefix cache would then
+    spare one side work that the other does.
+    """
+
+    core: EngineCore
+    speculation: Speculation = Speculation(Method.NONE)
+    adapter: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __call__(self, prompts: Sequence[Prompt], /) -> Run:
+        requests = list(self.requests(prompts))
+        forget_prefixes(self.core)
+        answers, seconds, cpu_seconds = timed(lambda: drive(self.core, requests))
+        return Run(tuple(tuple(a.tokens) for a in answers), seconds, cpu_seconds)
+
+    def requests(self, prompts: Sequence[Prompt]) -> Iterator[TokenRequest]:
+        heads = self.speculation.medusa_adapter_id
+        for index, prompt in enumerate(prompts):
+            yield TokenRequest(
+                next(_ids),
+                prompt.ids,
+                Parameters(
+                    max_new_tokens=prompt.new_tokens,
+                    temperature=self.temperature,
+                    seed=self.seed + index,
+                ),
+                replace(self.speculation, medusa_adapter_id=None),
+                AdapterRef(self.adapter) if self.adapter else None,
+                AdapterRef(heads) if heads else None,
+            )
+
+    def speculating(self, method: Method, num_tokens: int) -> EngineSide:
+        """The same side with another drafter; its heads stay."""
+        heads = self.speculation.medusa_adapter_id
+        return replace(self, speculation=Speculation(method, num_tokens, heads))
+
+
+def drive(core: EngineCore, requests: Sequence[TokenRequest]) -> list[Answer]:
+    """Answers in the order of the requests.  Raises the first error of any."""
+    answers = {request.request_id: Answer() for request in requests}
+    for request in requests:
+        core.submit(request)
+    live = len(requests)
+    while live:
+        if not core.has_work:
+            time.sleep(0.001)
+        for event in core.step():
+            match event:
+                case Emitted(request_id, tokens):
+                    answers[request_id].tokens += [token.id for token in tokens]
+                case Finished(request_id, _, speculation):
+                    answers[request_id].speculation = speculation
+                    live -= 1
+                case Failed(_, error):
+                    raise error
+    return list(answers.values())
+
+
+def forget_prefixes(core: EngineCore) -> None:
+    """Empty the prefix cache of a core that has nothing to do."""
+    pool = core._scheduler.pool
+    blocks = pool.take(pool.free)
+    assert blocks is not None
+    pool.release(blocks)
