@@ -58,6 +58,7 @@ class AdapterManager:
         self._wakeup: Callable[[], None] = lambda: None
         self._current: dict[tuple[str, str, str], Version] = {}
         self._pins: set[tuple[str, str, str]] = set()
+        self._unattended: set[Lease] = set()
         self._closed = False
         self._on_disk = lru_cache(maxsize=4096)(infos.on_disk)
         # A pool to each task, so that no copy waits behind a read, and no read behind a download.
@@ -99,11 +100,14 @@ class AdapterManager:
                 residency.admit(lease, [versions[location.key] for location, _ in wanted])
         return lease
 
-    def load(self, ref: AdapterRef, timeout: float | None = None) -> AdapterInfo:
-        """Bring an adapter to the device and wait for it; it may be evicted again later.
+    def load(self, ref: AdapterRef, timeout: float | None = None, wait: bool = True) -> AdapterInfo:
+        """Bring an adapter to the device, from where it may be evicted again later.
 
-        Raises what a lease's error may be, and DeadlineExceeded after ``timeout`` seconds.
+        Raises what a lease's error may be, and DeadlineExceeded after ``timeout`` seconds.  Without
+        ``wait`` it returns at once, and raises only what is wrong already.
         """
+        if not wait:
+            return self._begin_load(ref)
         with self._loaded(ref, timeout) as version:
             pass
         return self._info(version)
@@ -187,6 +191,15 @@ class AdapterManager:
             return self._info(versions[0])
         return self._on_disk(self._resolve(AdapterRef(adapter_id)))
 
+    def _begin_load(self, ref: AdapterRef) -> AdapterInfo:
+        lease = self.lease((ref,))
+        with self._changing():
+            if lease.error is not None:
+                raise lease.error
+            (version,) = lease.versions
+            self._unattended.add(lease)
+        return self._info(version)
+
     @contextmanager
     def _loaded(self, ref: AdapterRef, timeout: float | None) -> Iterator[Version]:
         """Hold an adapter on the device."""
@@ -207,6 +220,10 @@ class AdapterManager:
         """Change the state under the lock, then start the work and tell what that has settled."""
         with self._changed:
             yield self._residency
+            while done := {lease for lease in self._unattended if lease.settled}:
+                self._unattended -= done
+                for lease in done:
+                    self._residency.release(lease)
             jobs = self._residency.take_jobs()
             for job in () if self._closed else jobs:
                 self._executors[job.task].submit(self._work[job.task], job.version)

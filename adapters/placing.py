@@ -25,7 +25,7 @@ def place_on(device: torch.device) -> Place:
 
 
 def _place_on_cuda(device: torch.device) -> Place:
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device)
 
     def place(weights: AdapterWeights) -> AdapterWeights:
         stream.wait_stream(torch.cuda.default_stream(device))

@@ -71,7 +71,7 @@ class Version:
             return "device"
         if self.host is not None:
             return "host"
-        return "fetching" if self.task else "absent"
+        return "fetching" if self.task or self.leases else "absent"
 
     def describe(self, weights: AdapterWeights) -> None:
         """Remember what was read, for when the weights have gone."""

@@ -73,9 +73,7 @@ def cases() -> Iterator[Case]:
             yield Case(("tests",), temperature, nodes, adapter="demo/tests-medusa")
             yield Case(("tests",), temperature, nodes, adapter="demo/tests", heads=base)
         for nodes in (3, 8):
-            yield Case(
-                ("rename", "doc"), temperature, nodes, "demo/pirate", "demo/pirate-medusa"
-            )
+            yield Case(("rename", "doc"), temperature, nodes, "demo/pirate", "demo/pirate-medusa")
             yield Case(("rename", "doc"), temperature, nodes, "demo/pirate", base)
 
 

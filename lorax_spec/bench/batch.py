@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from lorax_spec.bench.comparison import speedup, versus
 from lorax_spec.bench.engine_side import EngineSide
-from lorax_spec.bench.pairs import interleaved
+from lorax_spec.bench.pairs import Side, interleaved
 from lorax_spec.bench.report import Check, Report
 from lorax_spec.bench.settings import Settings
 from lorax_spec.bench.transformers_side import PaddedSide, TransformersSide, load_reference
-from lorax_spec.bench.workload import prompts
+from lorax_spec.bench.workload import Prompt
 from lorax_spec.engine.engine import Engine
 
 _KINDS = ("code", "prose", "tests", "rename", "edit", "write", "doc")
 _AT_ONCE = 16
-_OURS, _THEIRS = "lorax-spec, 16 at once", "transformers, one by one"
-_NULL, _PADDED = "transformers again", "transformers, one padded batch"
+_OURS, _THEIRS, _NULL, _PADDED = "lorax-spec", "transformers", "transformers again", "padded"
 
 
 def measure(settings: Settings) -> Report:
     with Engine(dtype="float32") as engine:
         model = load_reference(engine.info.model_path)
         groups = settings.count(6, 1)
-        asked = prompts(_KINDS, groups * _AT_ONCE, engine.tokenizer)
-        sides = {
+        asked = settings.prompts(_KINDS, groups * _AT_ONCE, engine.tokenizer)
+        sides: dict[str, Side[list[Prompt]]] = {
             _OURS: EngineSide(engine.core),
             _THEIRS: TransformersSide(model),
             _NULL: TransformersSide(model),
@@ -38,7 +37,11 @@ def measure(settings: Settings) -> Report:
     )
     return Report(
         "sixteen requests, float32, one thread, no speculation",
-        [versus(runs, ours, _THEIRS) for ours in (_OURS, _NULL, _PADDED)],
+        [
+            versus(runs, "16 at once", _OURS, _THEIRS),
+            versus(runs, "noise: transformers twice", _NULL, _THEIRS),
+            versus(runs, "transformers, padded batch", _PADDED, _THEIRS),
+        ],
         [
             Check(
                 "16 requests at once against transformers one by one",

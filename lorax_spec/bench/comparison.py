@@ -25,18 +25,18 @@ def throughput(runs: Runs, side: str) -> float:
     return sum(run[side].tokens for run in runs) / seconds if runs else float("nan")
 
 
-def versus(runs: Runs, ours: str, theirs: str) -> dict[str, Value]:
-    """The row: the paired ratio, the same by processor time and by totals, and both speeds."""
+def versus(runs: Runs, label: str, ours: str, theirs: str) -> dict[str, Value]:
+    """The row ``label``: the paired ratio, the same by processor time and by totals, and both speeds."""
     cpu = median_ratio(
         [run[theirs].cpu_seconds / run[theirs].tokens for run in runs],
         [run[ours].cpu_seconds / run[ours].tokens for run in runs],
     )
     by_totals = throughput(runs, ours) / throughput(runs, theirs) if runs else float("nan")
     return {
-        "compared": f"{ours} : {theirs}",
+        "compared": label,
         "times as fast (95 %)": speedup(runs, ours, theirs),
-        "by cpu time": cpu.value,
-        "by totals": by_totals,
+        "cpu time": cpu.value,
+        "totals": by_totals,
         "tokens/s": throughput(runs, ours),
         "against": throughput(runs, theirs),
         "inputs": len(runs),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lorax_spec.bench.comparison import speedup, throughput, versus
 from lorax_spec.bench.engine_side import EngineSide
-from lorax_spec.bench.pairs import comparable, interleaved
+from lorax_spec.bench.pairs import Side, comparable, interleaved
 from lorax_spec.bench.report import Check, Report
 from lorax_spec.bench.settings import Settings
 from lorax_spec.bench.transformers_side import TransformersSide, load_reference
-from lorax_spec.bench.workload import Prompt, prompts, worth_counting
+from lorax_spec.bench.workload import Prompt, worth_counting
 from lorax_spec.engine.engine import Engine
 from lorax_spec.types import Method
 
@@ -21,15 +21,15 @@ def measure(settings: Settings) -> Report:
     with Engine(dtype="float32") as engine:
         ours = EngineSide(engine.core)
         theirs = TransformersSide(load_reference(engine.info.model_path))
-        asked = prompts(_KINDS, settings.count(28, 7), engine.tokenizer)
-        sides = {_OURS: ours, _THEIRS: theirs, _NULL: theirs}
+        asked = settings.prompts(_KINDS, settings.count(28, 7), engine.tokenizer)
+        sides: dict[str, Side[list[Prompt]]] = {_OURS: ours, _THEIRS: theirs, _NULL: theirs}
         pairs = interleaved(sides, [[prompt] for prompt in asked], settings.seed)
         plain, plain_differing = comparable(settings.track(pairs, len(asked), "no speculation"))
 
         asked, looping = _not_looping(
-            ours, prompts(("rename", "edit"), settings.count(24, 6), engine.tokenizer)
+            ours, settings.prompts(("rename", "edit"), settings.count(24, 6), engine.tokenizer)
         )
-        lookups = {}
+        lookups: dict[str, Side[list[Prompt]]] = {}
         for length in _LENGTHS:
             lookups[_at(_OURS, length)] = ours.speculating(Method.PROMPT_LOOKUP, length)
             lookups[_at(_THEIRS, length)] = TransformersSide(theirs.model, length)
@@ -39,9 +39,12 @@ def measure(settings: Settings) -> Report:
     return Report(
         "one request at a time, float32, one thread",
         [
-            versus(plain, _OURS, _THEIRS),
-            versus(plain, _NULL, _THEIRS),
-            *(versus(drafted, _at(_OURS, k), _at(_THEIRS, k)) for k in _LENGTHS),
+            versus(plain, "no speculation", _OURS, _THEIRS),
+            versus(plain, "noise: transformers twice", _NULL, _THEIRS),
+            *(
+                versus(drafted, f"prompt lookup {k}", _at(_OURS, k), _at(_THEIRS, k))
+                for k in _LENGTHS
+            ),
         ],
         [
             Check(
@@ -58,8 +61,7 @@ def measure(settings: Settings) -> Report:
             ),
         ],
         [
-            f"The second row is the noise. Prompt lookup is judged at {best} tokens, where "
-            "transformers is fastest.",
+            f"Prompt lookup is judged at {best} tokens, where transformers is fastest.",
             f"Left out: {plain_differing} and {differing} prompts where a near-tie in rounding "
             f"made the texts differ; of the lookup prompts {looping} with looping answers.",
         ],

@@ -7,13 +7,13 @@ from lorax_spec.bench.engine_side import EngineSide
 from lorax_spec.bench.pairs import comparable, interleaved
 from lorax_spec.bench.report import Check, Report, Value
 from lorax_spec.bench.settings import Settings
-from lorax_spec.bench.workload import prompts, worth_counting
+from lorax_spec.bench.workload import worth_counting
 from lorax_spec.engine.engine import Engine
 from lorax_spec.types import Method, Speculation
 
 _LENGTHS = (5, 8, 10)
 _HEADS = "demo/medusa"
-_OFF, _NULL = "off", "off again"
+_OFF, _NULL = "off", "noise: off twice"
 _TARGETS = {"float32": 2.0, "bfloat16": 3.0}
 
 
@@ -24,7 +24,7 @@ def measure(settings: Settings) -> Report:
         runs, left_out, deterministic = _runs(dtype, settings)
         best = max(_LENGTHS, key=lambda length: throughput(runs, _lookup(length)))
         sides = (_NULL, *map(_lookup, _LENGTHS), "medusa chain 4", "medusa tree 8")
-        rows += [{"dtype": dtype, **versus(runs, side, _OFF)} for side in sides]
+        rows += [{"dtype": dtype, **versus(runs, side, side, _OFF)} for side in sides]
         found = speedup(runs, _lookup(best), _OFF).value
         checks.append(
             Check(f"prompt lookup {best} on rename and edit, {dtype}, by off", found, target, "x")
@@ -43,7 +43,7 @@ def _runs(dtype: str, settings: Settings) -> tuple[Runs, str, bool]:
         sides |= {_lookup(k): off.speculating(Method.PROMPT_LOOKUP, k) for k in _LENGTHS}
         sides["medusa chain 4"] = heads.speculating(Method.MEDUSA, 4)
         sides["medusa tree 8"] = heads.speculating(Method.MEDUSA, 8)
-        asked = prompts(("rename", "edit"), settings.count(24, 6), engine.tokenizer)
+        asked = settings.prompts(("rename", "edit"), settings.count(24, 6), engine.tokenizer)
         pairs = interleaved(sides, [[prompt] for prompt in asked], settings.seed)
         runs, differing = comparable(settings.track(pairs, len(asked), f"on by off, {dtype}"))
         good = [run for run in runs if worth_counting(run[_OFF].outputs[0])]

@@ -24,11 +24,11 @@ from lorax_spec.engine.request import (
 from lorax_spec.engine.sampling import Chosen, History, Place, choose, sampling_rule
 from lorax_spec.engine.scheduler import Scheduled, Scheduler
 from lorax_spec.engine.sequence import Progress, Sequence
-from lorax_spec.errors import AdapterMismatch, LoraxSpecError
+from lorax_spec.errors import AdapterMismatch, InvalidArgument, LoraxSpecError
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.speculation.tree import EMPTY, ROOT
 from lorax_spec.speculation.verify import At, Walk, verify
-from lorax_spec.types import AdapterRef, FinishReason, Info, Method
+from lorax_spec.types import AdapterRef, FinishReason, Info, Method, Timings
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class EngineCore:
         self._row_floor = loaded.row_floor
         self._eos = frozenset(loaded.eos_token_ids)
         self._sequences: dict[int, Sequence] = {}
-        self._finished_at_once: list[Event] = []
+        self._ended_at_once: list[Event] = []
         self._scheduler = Scheduler(
             BlockPool(loaded.blocks),
             loaded.config.max_batch_prefill_tokens,
@@ -73,7 +73,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything now (False while all requests await adapters)."""
-        return bool(self._finished_at_once or self._scheduler.running) or any(
+        return bool(self._ended_at_once or self._scheduler.running) or any(
             sequence.lease.ready or sequence.lease.error for sequence in self._scheduler.waiting
         )
 
@@ -82,6 +82,10 @@ class EngineCore:
 
         A request that moved here after its last token was sent ends at once.
         """
+        fault = self._fault(request)
+        if fault is not None:
+            self._ended_at_once.append(Failed(request.request_id, fault))
+            return
         references = tuple(ref for ref in (request.adapter, request.medusa) if ref is not None)
         rule = sampling_rule(request.parameters)
         tokens = [*request.prompt, *request.generated]
@@ -105,10 +109,9 @@ class EngineCore:
             reason = self._finish_reason(sequence, tokens[-1], len(tokens))
             if reason is not None:
                 sequence.lease.release()
-                finished = Finished(
-                    request.request_id, reason, progress.speculation(), progress.timings(0)
+                self._ended_at_once.append(
+                    Finished(request.request_id, reason, progress.speculation(), Timings())
                 )
-                self._finished_at_once.append(finished)
                 return
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
@@ -165,16 +168,28 @@ class EngineCore:
     def close(self) -> None:
         self.adapters.close()
 
+    def _fault(self, request: TokenRequest) -> InvalidArgument | None:
+        """Why this model can never run ``request``; it would wait for ever, or end the engine."""
+        most, vocabulary = self.info.max_total_tokens, self._model.vocabulary
+        if not 0 < len(request.prompt) < most:
+            count = len(request.prompt)
+            return InvalidArgument(f"a prompt of {count} tokens, not 1 to {most - 1}", "inputs")
+        if not all(0 <= token < vocabulary for token in (*request.prompt, *request.generated)):
+            return InvalidArgument(f"a token is not in the vocabulary of {vocabulary}", "inputs")
+        return None
+
     def _bind_adapters(self) -> list[Event]:
         """Hand arrived adapters to the sequences that wait for them; drop those whose failed."""
-        events, self._finished_at_once = self._finished_at_once, []
+        events, self._ended_at_once = self._ended_at_once, []
         for sequence in list(self._scheduler.waiting):
             progress = sequence.progress
-            if progress.adapter_ready or not (sequence.lease.ready or sequence.lease.error):
+            if sequence.ready or not (sequence.lease.ready or sequence.lease.error):
                 continue
-            progress.adapter_ready = time.monotonic()
+            progress.adapter_ready = progress.arrived + sequence.lease.waited
             error = sequence.lease.error or _bind(sequence)
-            if error is not None:
+            if error is None:
+                sequence.ready = True
+            else:
                 self._drop(sequence)
                 events.append(Failed(sequence.request.request_id, error))
         return events
@@ -260,7 +275,7 @@ class EngineCore:
         reason = walk.choices[-1].reason
         if reason is not None:
             self._drop(sequence)
-            timings = progress.timings(sequence.generated)
+            timings = progress.timings(sequence.generated - len(sequence.request.generated))
             events.append(Finished(request_id, reason, progress.speculation(), timings))
         return events
 

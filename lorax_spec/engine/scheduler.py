@@ -49,8 +49,8 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's rows.  Sequences that came first are served first; those whose adapter
-        is not there yet wait aside without holding up anyone."""
+        """The next step's rows.  Sequences that came first are served first; those whose adapters
+        are not there yet wait aside without holding up anyone."""
         plan: list[Scheduled] = []
         budget = self._prefill_budget
         for sequence in list(self.running):
@@ -65,7 +65,7 @@ class Scheduler:
         for sequence in list(self.waiting):
             if budget <= 0 or len(self.running) >= self._batch_size:
                 break
-            if not sequence.lease.ready:
+            if not sequence.ready:
                 continue
             if not self._admit(sequence):
                 break

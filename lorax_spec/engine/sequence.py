@@ -62,6 +62,8 @@ class Sequence:
     tokens: list[int]
     #: No token is generated at this position or beyond.
     limit: int
+    #: Its adapters have arrived and are bound below; it may run.
+    ready: bool = False
     lora: LoraWeights | None = None
     heads: MedusaHeads | None = None
     #: What shaped the keys and values, for the prefix cache.

@@ -103,10 +103,10 @@ class Lifecycle(RuleBasedStateMachine):
         else:
             assert info.pinned == pinned and (not pinned or info.state == "device")
 
-    @rule(adapter_id=st.sampled_from(IDS))
-    def load(self, adapter_id: str) -> None:
+    @rule(adapter_id=st.sampled_from(IDS), wait=st.booleans())
+    def load(self, adapter_id: str, wait: bool) -> None:
         try:
-            assert self.manager.load(AdapterRef(adapter_id), timeout=0).kind
+            self.manager.load(AdapterRef(adapter_id), timeout=0, wait=wait)
         except (DeadlineExceeded, AdapterMismatch, Overloaded) as error:
             assert adapter_id in error.message or "adapters of" in error.message
 

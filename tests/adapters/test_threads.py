@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,11 @@ class SlowSource(LocalSource):
 
     def __init__(self, root: Path) -> None:
         super().__init__({"": root})
-        self.arrived = threading.Event()
+        self.asked, self.arrived = threading.Event(), threading.Event()
 
     def fetch(self, location: Location) -> Path:
         if location.adapter_id == "slow":
+            self.asked.set()
             self.arrived.wait(30)
         return super().fetch(location)
 
@@ -99,8 +101,7 @@ def test_an_idle_engine_is_woken(manager: AdapterManager) -> None:
 def test_close_ends_every_wait(source: SlowSource, manager: AdapterManager) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(manager.load, AdapterRef("slow"))
-        while not manager._residency.fetching:
-            time.sleep(0.001)
+        assert source.asked.wait(5)
         threading.Timer(0.1, source.arrived.set).start()
         manager.close()
         with pytest.raises(Unavailable):
@@ -134,17 +135,17 @@ def test_a_crowd(manager: AdapterManager, tmp_path: Path) -> None:
         chance = random.Random(seed)
         for _ in range(60):
             name = chance.choice(IDS)
-            with contextlib.suppress(Overloaded, Unavailable):
-                chance.choice(
-                    [
-                        lambda: manager.unload(name),
-                        lambda: manager.pin(name, timeout=20),
-                        lambda: manager.pin(name, pinned=False),
-                        lambda: (tmp_path / name / "adapter_config.json").touch(),
-                        manager.check_integrity,
-                        manager.list,
-                    ]
-                )()
+            calls: list[Callable[[], object]] = [
+                partial(manager.unload, name),
+                partial(manager.pin, name, timeout=20),
+                partial(manager.pin, name, pinned=False),
+                partial(manager.load, AdapterRef(name), wait=False),
+                (tmp_path / name / "adapter_config.json").touch,
+                manager.check_integrity,
+                manager.list,
+            ]
+            with suppress(Overloaded, Unavailable):
+                chance.choice(calls)()
             for other in IDS[2:]:
                 manager.pin(other, pinned=False)
 
@@ -196,6 +197,6 @@ def test_errors_of_a_load_are_of_one_tree(manager: AdapterManager, tmp_path: Pat
     (tmp_path / "a" / "adapter_model.safetensors").unlink()
     (tmp_path / "a" / "adapter_model.safetensors").mkdir()
     with pytest.raises(
-        LoraxSpecError, match="adapter a: adapter_model.safetensors is not a regular"
+        LoraxSpecError, match=r"adapter a: adapter_model.safetensors is not a regular"
     ):
         manager.load(AdapterRef("a"), timeout=5)

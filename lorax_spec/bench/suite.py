@@ -1,0 +1,63 @@
+"""Running benchmarks one after the other: progress, tables, one JSON, one summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lorax_spec.bench.report import Check, Report, add_to_json, summary
+from lorax_spec.bench.settings import Settings
+
+#: Cheap and noise-free ones first.
+BENCHMARKS = ("acceptance", "single", "batch", "wallclock", "coldload", "memory", "peers")
+
+
+def run(
+    names: Sequence[str],
+    console: Console,
+    *,
+    quick: bool = False,
+    samples: int | None = None,
+    seed: int = 0,
+    json: Path | None = None,
+) -> list[Check]:
+    """Measure ``names``; returns every target with what was measured of it."""
+    import torch
+
+    from lorax_spec.bench.machine import circumstances
+
+    torch.set_num_threads(1)
+    checks: list[Check] = []
+    for name in names:
+        before, started = circumstances(), perf_counter()
+        with _progress(console, name) as progress:
+            measure = import_module(f"lorax_spec.bench.{name}").measure
+            report: Report = measure(Settings(progress, quick, samples, seed))
+        console.print(report.table())
+        for note in report.notes:
+            console.print(note, style="dim")
+        checks += report.checks
+        if json is not None:
+            how = {"quick": quick, "prompts": samples, "seed": seed}
+            how |= {"seconds": round(perf_counter() - started, 1)}
+            add_to_json(
+                json, name, report, how | before | {"load_after": circumstances()["load_average"]}
+            )
+    console.print(summary(checks))
+    return checks
+
+
+def _progress(console: Console, name: str) -> Progress:
+    return Progress(
+        TextColumn(f"[bold]{name}[/] {{task.description}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
