@@ -44,7 +44,8 @@ class Case:
         if self._looks_up:
             return f"prompt lookup {self.nodes}"
         shape = "tree" if self.nodes > 4 else "chain"
-        return f"{self.heads or self.adapter} {shape} {self.nodes}"
+        heads = (self.heads or self.adapter or "").removeprefix("demo/")
+        return f"{heads} {shape} {self.nodes}"
 
     @property
     def name(self) -> str:
@@ -122,11 +123,11 @@ def _row(
     accepted = sum(one.speculation.accepted_tokens for one in good)
     return {
         "drafter": case.drafter,
-        "adapter": case.adapter,
-        "workload": " + ".join(case.kinds),
+        "LoRA": (case.adapter or "").removeprefix("demo/") or None,
+        "workload": "+".join(case.kinds),
         "T": case.temperature,
-        "tokens per forward (95 %)": figure,
-        "accepted of drafted": accepted / max(1, drafted),
+        "tokens per forward": figure,
+        "accepted": accepted / max(1, drafted),
         "answers": len(good),
-        "left out": len(answers) - len(good),
+        "looped": len(answers) - len(good),
     }

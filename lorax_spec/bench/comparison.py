@@ -26,7 +26,7 @@ def throughput(runs: Runs, side: str) -> float:
 
 
 def versus(runs: Runs, label: str, ours: str, theirs: str) -> dict[str, Value]:
-    """The row ``label``: the paired ratio, the same by processor time and by totals, and both speeds."""
+    """The row ``label``: paired ratio, also by processor time and by totals, and both speeds."""
     cpu = median_ratio(
         [run[theirs].cpu_seconds / run[theirs].tokens for run in runs],
         [run[ours].cpu_seconds / run[ours].tokens for run in runs],

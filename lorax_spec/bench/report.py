@@ -43,7 +43,7 @@ class Report:
     def table(self) -> Table:
         view = Table(title=self.title, title_justify="left")
         for index, name in enumerate(self.rows[0] if self.rows else ()):
-            view.add_column(name, justify="right" if index else "left")
+            view.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
         for row in self.rows:
             view.add_row(*map(_shown, row.values()))
         return view

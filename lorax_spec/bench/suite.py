@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -43,11 +44,14 @@ def run(
             console.print(note, style="dim")
         checks += report.checks
         if json is not None:
-            how = {"quick": quick, "prompts": samples, "seed": seed}
-            how |= {"seconds": round(perf_counter() - started, 1)}
-            add_to_json(
-                json, name, report, how | before | {"load_after": circumstances()["load_average"]}
-            )
+            how = {
+                "quick": quick,
+                "prompts": samples,
+                "seed": seed,
+                "seconds": round(perf_counter() - started, 1),
+                "load_average_after": os.getloadavg(),
+            }
+            add_to_json(json, name, report, before | how)
     console.print(summary(checks))
     return checks
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -163,10 +164,10 @@ def _tiles(
         null = _Strand([NULL_BLOCK], list(range(rows, rows + padding)), [0] * padding, {})
         groups.setdefault((NARROW, 0), []).append(null)
     for tiles in groups.values():
-        yield _stack(tiles, floor, device)
+        yield _stack(tiles, floor, rows + padding, device)
 
 
-def _stack(tiles: list[_Strand], floor: int, device: torch.device) -> Tiles:
+def _stack(tiles: list[_Strand], floor: int, batch_rows: int, device: torch.device) -> Tiles:
     width = max(floor, max(len(tile.rows) for tile in tiles))
     longest = max(tile.positions[-1] for tile in tiles) + 1
     blocks = -(-longest // KEY_CHUNK) * KEY_CHUNK // BLOCK_SIZE
@@ -182,12 +183,14 @@ def _stack(tiles: list[_Strand], floor: int, device: torch.device) -> Tiles:
         tile_index, position, slot = torch.tensor(moves, device=device).T
         within = position < key_slots.shape[1]
         key_slots[tile_index[within], position[within]] = slot[within]
+    rows = [padded(t.rows, width, t.rows[-1]) for t in tiles]
     return Tiles(
-        rows=torch.tensor([padded(t.rows, width, t.rows[-1]) for t in tiles], device=device),
+        rows=torch.tensor(rows, device=device),
         positions=torch.tensor(
             [padded(t.positions, width, t.positions[-1]) for t in tiles], device=device
         ),
         key_slots=key_slots,
+        in_order=list(chain.from_iterable(rows)) == list(range(batch_rows)),
     )
 
 

@@ -53,7 +53,7 @@ def load(config: EngineConfig) -> Loaded:
     hf_model = _read_model(path, config, device)
     shape = shape_of(hf_model, config.model_id)
     floor, deterministic = _row_floor(config, hf_model, device)
-    model = LanguageModel(hf_model)
+    model = LanguageModel(hf_model, exact=deterministic)
     adapter_bytes = int(_free_memory(device) * config.adapter_memory_fraction)
     max_total = config.max_total_tokens or int(
         getattr(model.text_config, "max_position_embeddings", 4096)

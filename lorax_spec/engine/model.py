@@ -43,6 +43,7 @@ class StepContext:
     caches: KVCaches
     batch: Batch | None
     shapes: dict[int, KVShape]
+    exact: bool
 
 
 class LaneHolder:
@@ -62,7 +63,8 @@ class LoraLinear(nn.Module):
         self._holder = holder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.base(x)
+        # Past Module.__call__: on a small model its bookkeeping costs as much as the product.
+        y: torch.Tensor = self.base.forward(x)
         for lanes in self._holder.lanes:
             if self._name in lanes.adapters[0].modules:
                 pairs = [adapter.modules[self._name] for adapter in lanes.adapters]
@@ -104,6 +106,7 @@ def _attend(
         window=sliding_window,
         softcap=softcap,
         sinks=s_aux,
+        exact=paged.exact,
     )
     return out[None], None
 
@@ -112,11 +115,12 @@ class LanguageModel:
     """A causal language model over a paged KV cache and rows of any adapters.
 
     Wraps ``model`` in place: its attention and its linear layers (but the lm head's) are ours from
-    here on.
+    here on.  ``exact``: a row's attention has the same bits in any batch.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, exact: bool) -> None:
         self.model = model.eval()
+        self._exact = exact
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.text_config = model.config.get_text_config()
@@ -190,7 +194,7 @@ class LanguageModel:
         lanes: tuple[Lanes, ...],
         batch: Batch | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        context = StepContext(self.caches, batch, {})
+        context = StepContext(self.caches, batch, {}, self._exact)
         self._holder.lanes = lanes
         output = self.model(
             input_ids=ids[None],

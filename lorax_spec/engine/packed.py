@@ -24,13 +24,15 @@ class PackedLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self._packed = pack(linear.weight.detach())
+        # Plain attributes: a module's parameters are looked up slowly.
+        self._plain = linear.weight.detach()
+        self._packed = pack(self._plain)
         self.always = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.always or x.numel() > self.in_features:
             return packed_linear(x, self._packed, self.bias)
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self._plain, self.bias)
 
 
 def pack_linears(model: nn.Module) -> list[PackedLinear]:

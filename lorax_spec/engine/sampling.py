@@ -20,6 +20,9 @@ import torch
 from lorax_spec.kernels.noise import gumbel
 from lorax_spec.types import Parameters
 
+#: Dividing by less could overflow; nothing but the best score survives this already.
+COLDEST = 1e-30
+
 
 @dataclass(frozen=True)
 class SamplingRule:
@@ -145,7 +148,7 @@ def process(row: torch.Tensor, place: Place) -> torch.Tensor:
     if rule.penalizes:
         assert place.history is not None
         scores = _penalize(scores, rule, place.history)
-    return scores if rule.greedy else _warp(scores / rule.temperature, rule)
+    return scores if rule.greedy else _warp(scores / max(rule.temperature, COLDEST), rule)
 
 
 def _penalize(scores: torch.Tensor, rule: SamplingRule, history: History) -> torch.Tensor:

@@ -432,10 +432,11 @@ def test_load_without_waiting(tmp_path: Path) -> None:
     assert rig.manager.load(AdapterRef("a"), wait=False).state == "fetching"
     assert rig.manager.load(AdapterRef("bad"), wait=False).state == "fetching"
     rig.executor.run_all()
-    assert rig.info("a").in_use == 0
+    assert rig.info("a").in_use == 0 and rig.manager.on_device() == ("a",)
     assert rig.states("a") == ["device"] and rig.states(["bad"]) == ["failed"]
     with pytest.raises(AdapterMismatch, match="use_dora"):
         rig.manager.load(AdapterRef("bad"), wait=False)
+    assert not rig.manager._residency.leases
     assert rig.take("b").ready
     rig.manager.check_integrity()
 
