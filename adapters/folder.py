@@ -12,7 +12,7 @@ import torch
 
 from lorax_spec.adapters import lora, medusa
 from lorax_spec.adapters.shape import ModelShape
-from lorax_spec.adapters.slab import Slab, allocate, slab_bytes
+from lorax_spec.adapters.slab import Slab, allocate, chunks, slab_bytes
 from lorax_spec.adapters.tensor_file import StoredTensor, read_header, read_tensors
 from lorax_spec.adapters.weights import AdapterWeights, Kind, assemble
 from lorax_spec.errors import AdapterMismatch
@@ -139,11 +139,15 @@ def read_folder(
 
 
 def _require_finite(slab: Slab) -> None:
-    if not torch.isfinite(slab.data).all():
-        broken = [name for name in slab.pieces if not torch.isfinite(slab[name]).all()]
+    if not _is_finite(slab.data):
+        broken = [name for name in slab.pieces if not _is_finite(slab[name])]
         raise AdapterMismatch(
             f"not finite in {str(slab.data.dtype).removeprefix('torch.')}: {_joined(broken)}"
         )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return all(bool(torch.isfinite(chunk).all()) for chunk in chunks(tensor))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

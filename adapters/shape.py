@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -31,9 +32,13 @@ class ModelShape:
         fork or a mirror keeps the name.  A local path says nothing; there the shapes decide.
         """
         own = (self.model_id, *self.other_names)
-        if not all(map(_HUB_NAME.fullmatch, (base_model, self.model_id))):
+        if not _is_hub_name(base_model) or not _is_hub_name(self.model_id):
             return False
         return _last_part(base_model) not in map(_last_part, own)
+
+
+def _is_hub_name(name: str) -> bool:
+    return _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _last_part(name: str) -> str:

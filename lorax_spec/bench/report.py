@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lorax_spec.bench.statistics import Estimate
@@ -41,9 +42,9 @@ class Report:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> Table:
-        view = Table(title=self.title, title_justify="left")
+        view = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD)
         for index, name in enumerate(self.rows[0] if self.rows else ()):
-            view.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
+            view.add_column(name, justify="right" if index else "left", no_wrap=True)
         for row in self.rows:
             view.add_row(*map(_shown, row.values()))
         return view
@@ -51,7 +52,7 @@ class Report:
 
 def summary(checks: Sequence[Check]) -> Table:
     """All promises of a run, target beside measurement."""
-    view = Table(title="targets", title_justify="left")
+    view = Table(title="targets", title_justify="left", box=SIMPLE_HEAD)
     view.add_column("promise")
     for heading in ("target", "measured"):
         view.add_column(heading, justify="right")

@@ -26,8 +26,8 @@ def run(
     samples: int | None = None,
     seed: int = 0,
     json: Path | None = None,
-) -> list[Check]:
-    """Measure ``names``; returns every target with what was measured of it."""
+) -> None:
+    """Measure ``names``, show each as it comes, and last every target with what was found."""
     import torch
 
     from lorax_spec.bench.machine import circumstances
@@ -52,8 +52,8 @@ def run(
                 "load_average_after": os.getloadavg(),
             }
             add_to_json(json, name, report, before | how)
-    console.print(summary(checks))
-    return checks
+    if checks:
+        console.print(summary(checks))
 
 
 def _progress(console: Console, name: str) -> Progress:

@@ -20,6 +20,9 @@ class EngineConfig:
     device: str = "auto"
     #: Same bits whatever else is in the batch; None: where it is nearly free.
     deterministic: bool | None = None
+    #: Of torch's pool on a CPU.  None: OMP_NUM_THREADS where it is set; else one for a small model,
+    #: whose products are too short to share, and one per physical core for a large one.
+    threads: int | None = None
     #: Prompt lookup's draft length, and the most a Medusa draft goes ahead; 0 turns both off
     #: for requests that do not ask themselves.
     speculative_tokens: int = 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from lorax_spec import __version__
 from lorax_spec.adapters.local_source import LocalSource
 from lorax_spec.adapters.manager import AdapterManager
 from lorax_spec.adapters.residency import Budget
@@ -51,6 +52,8 @@ def load(config: EngineConfig) -> Loaded:
     path = model_folder(config.model_id, config.revision)
     device = _device(config.device)
     hf_model = _read_model(path, config, device)
+    if device.type == "cpu" and (threads := _threads(config, hf_model)) is not None:
+        torch.set_num_threads(threads)
     shape = shape_of(hf_model, config.model_id)
     floor, deterministic = _row_floor(config, hf_model, device)
     model = LanguageModel(hf_model, exact=deterministic)
@@ -61,7 +64,7 @@ def load(config: EngineConfig) -> Loaded:
     blocks = _cache_blocks(config, model, max_total)
     model.allocate_cache(blocks + 1)
     info = Info(
-        version=version("lorax-spec"),
+        version=__version__,
         model_id=config.model_id,
         model_revision=config.revision or "",
         dtype=str(model.dtype).removeprefix("torch."),
@@ -112,6 +115,13 @@ def _auto_dtype(model: PreTrainedModel, device: torch.device) -> torch.dtype:
     native = torch.cpu._is_avx512_bf16_supported()
     large = model.num_parameters() >= _MEMORY_BOUND_PARAMETERS
     return torch.bfloat16 if native and large else torch.float32
+
+
+def _threads(config: EngineConfig, model: PreTrainedModel) -> int | None:
+    if config.threads is not None or "OMP_NUM_THREADS" in os.environ:
+        return config.threads
+    large = model.num_parameters() >= _MEMORY_BOUND_PARAMETERS
+    return psutil.cpu_count(logical=False) if large else 1
 
 
 def _device(name: str) -> torch.device:

@@ -396,6 +396,13 @@ def test_what_does_not_fit_beside_the_pins(tmp_path: Path) -> None:
     rig.manager.check_integrity()
 
 
+def test_what_does_not_fit_beside_the_bytes_of_the_pins(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, slots=9, device_bytes=2 * LORA)
+    pinned(rig, "a")
+    assert isinstance(rig.take("b", "c").error, Overloaded)
+    assert rig.take("b").ready
+
+
 def test_unload_unpins(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     pinned(rig, "a")

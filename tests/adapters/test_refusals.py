@@ -89,9 +89,15 @@ def test_base_models_that_may_be_this_one(tmp_path: Path, base: str | None) -> N
     )
 
 
-def test_a_model_served_from_a_path_takes_any_name(tmp_path: Path) -> None:
+def test_a_model_served_from_a_path_takes_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_lora(tmp_path, lora_config(base_model_name_or_path="meta/Llama-2"))
     read_folder(folder, replace(SHAPE, model_id="/models/llama"), torch.float32)
+    monkeypatch.chdir(tmp_path)
+    assert_refused(folder, "made for meta/Llama-2", replace(SHAPE, model_id="models/llama"))
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    read_folder(folder, replace(SHAPE, model_id="models/llama"), torch.float32)
 
 
 def renamed(tensors: dict[str, torch.Tensor], old: str, new: str) -> dict[str, torch.Tensor]:

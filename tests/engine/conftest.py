@@ -42,9 +42,7 @@ def core() -> Iterator[EngineCore]:
 @pytest.fixture(scope="module")
 def tight() -> Iterator[EngineCore]:
     """Room for little more than one full request, prompts in chunks of 24 tokens."""
-    core = load_core(
-        max_total_tokens=256, max_batch_total_tokens=272, max_batch_prefill_tokens=24
-    )
+    core = load_core(max_total_tokens=256, max_batch_total_tokens=272, max_batch_prefill_tokens=24)
     yield core
     core.check_integrity()
     core.close()

@@ -256,7 +256,5 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traffic]:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(script=operations)
-def test_any_traffic(
-    traffic: Traffic, script: list[Generate | Cancel | Admin | Steps]
-) -> None:
+def test_any_traffic(traffic: Traffic, script: list[Generate | Cancel | Admin | Steps]) -> None:
     traffic.play(script)

@@ -1,0 +1,163 @@
+"""The self-check of determinism: it finds a floor where there is one, and no fraud gets past it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from lorax_spec import embedded
+from lorax_spec.engine import determinism, loading
+from lorax_spec.engine.config import EngineConfig
+from lorax_spec.engine.determinism import FLOORS, row_floor
+from lorax_spec.engine.packed import PackedLinear, pack_linears
+from lorax_spec.errors import InvalidArgument
+from lorax_spec.kernels.attention import Tiles, paged_attention
+
+HEADS = (8, 4, 32)
+
+
+class Suspect(nn.Linear):
+    """Exact sums in float64, then a last bit that follows from what no row should see."""
+
+    def __init__(self, tamper: Callable[[int, int], bool]) -> None:
+        super().__init__(32, 48)
+        self._tamper = tamper
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (x.double() @ self.weight.double().T + self.bias.double()).float()
+        for row in range(len(x)):
+            if self._tamper(row, len(x)):
+                y[row] = torch.nextafter(y[row], torch.tensor(torch.inf))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("tamper", "floor"),
+    [
+        (lambda row, rows: False, 1),
+        (lambda row, rows: rows == 1, 4),
+        (lambda row, rows: rows == 7, 8),
+        (lambda row, rows: rows < 16, 16),
+        (lambda row, rows: rows == 100, None),
+        (lambda row, rows: row == 3, None),
+        (lambda row, rows: row >= 256, None),
+    ],
+)
+def test_a_layer_whose_bits_depend_on_other_rows_is_found_out(
+    tamper: Callable[[int, int], bool], floor: int | None
+) -> None:
+    honest = PackedLinear(nn.Linear(32, 64))
+    least = row_floor(nn.Sequential(honest), *HEADS)
+    assert least is not None
+    expected = None if floor is None else max(floor, least)
+    assert row_floor(nn.Sequential(honest, Suspect(tamper)), *HEADS) == expected
+
+
+def test_attention_whose_bits_depend_on_its_tiles_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wide_only(
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        groups: tuple[Tiles, ...],
+        *,
+        scale: float,
+    ) -> torch.Tensor:
+        out = paged_attention(query, keys, values, groups, scale=scale)
+        return out * (1 + 1e-6) if groups[0].rows.shape[1] == 32 else out
+
+    model = nn.Sequential(PackedLinear(nn.Linear(32, 64)))
+    assert row_floor(model, *HEADS) in FLOORS
+    monkeypatch.setattr(determinism, "paged_attention", wide_only)
+    assert row_floor(model, *HEADS) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_this_machine_has_a_floor_for_the_embedded_model(dtype: torch.dtype) -> None:
+    model = AutoModelForCausalLM.from_pretrained(embedded.path() / "base", dtype=dtype)
+    packed = pack_linears(model)
+    assert bool(packed) == (dtype is torch.float32)
+    assert row_floor(model, *HEADS) in FLOORS
+
+
+@pytest.mark.parametrize("floor", [None, 8])
+def test_determinism_is_refused_where_it_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, floor: int | None
+) -> None:
+    monkeypatch.setattr(loading, "row_floor", lambda *_: floor)
+    monkeypatch.setattr(loading, "cost_of_invariance", lambda *_: 1.5)
+    monkeypatch.setattr(loading, "_heads", lambda _: HEADS)
+
+    def decide(wish: bool | None) -> tuple[int, bool]:
+        model = nn.Sequential(nn.Linear(8, 8))
+        config = EngineConfig("", deterministic=wish)
+        decision = loading._row_floor(config, model, torch.device("cpu"))  # type: ignore[arg-type]
+        assert model[0].always == decision[1], "the layers are told"
+        return decision
+
+    assert decide(None) == (1, False), "too dear to be the default"
+    assert decide(False) == (1, False)
+    if floor is None:
+        with pytest.raises(InvalidArgument, match="deterministic"):
+            decide(True)
+    else:
+        assert decide(True) == (8, True)
+        monkeypatch.setattr(loading, "cost_of_invariance", lambda *_: 1.05)
+        assert decide(None) == (8, True)
+
+
+@given(
+    rows=st.integers(1, 70),
+    inputs=st.sampled_from([1, 7, 32, 257]),
+    outputs=st.sampled_from([1, 5, 48, 300]),
+    bias=st.booleans(),
+    always=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_packed_products_are_products(
+    rows: int, inputs: int, outputs: int, bias: bool, always: bool, seed: int
+) -> None:
+    """Within float32's rounding of a sum of ``inputs`` terms; in transformers' [1, rows, in]."""
+    torch.manual_seed(seed)
+    linear = nn.Linear(inputs, outputs, bias=bias)
+    packed = PackedLinear(linear)
+    packed.always = always
+    x = torch.randn(1, rows, inputs)
+    with torch.inference_mode():
+        expected = x.double() @ linear.weight.double().T
+        if bias:
+            expected += linear.bias.double()
+        actual = packed(x)
+    size = (x.double().abs() @ linear.weight.double().abs().T) + 1
+    assert actual.shape == (1, rows, outputs)
+    assert ((actual - expected).abs() <= 2e-7 * inputs**0.5 * size).all()
+
+
+@pytest.mark.parametrize("shape", [(256, 704), (704, 256), (256, 4096)])
+def test_packed_rows_are_the_same_in_any_company(shape: tuple[int, int]) -> None:
+    packed = PackedLinear(nn.Linear(*shape, bias=False))
+    x = torch.randn(40, shape[0])
+    with torch.inference_mode():
+        whole = packed(x)
+        for start, count in ((0, 1), (3, 1), (5, 2), (8, 7), (1, 8), (0, 33)):
+            assert torch.equal(packed(x[start : start + count]), whole[start : start + count])
+
+
+def test_packing_keeps_tied_weights_and_leaves_the_rest_alone() -> None:
+    model = AutoModelForCausalLM.from_pretrained(embedded.path() / "base", dtype=torch.float32)
+    embedding = model.get_input_embeddings().weight
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert len(pack_linears(model)) == len(linears)
+    assert model.lm_head.weight is embedding
+    assert pack_linears(model) == [], "nothing is packed twice"
+    half = nn.Sequential(nn.Linear(8, 8).bfloat16())
+    assert pack_linears(half) == []
+    assert type(half[0]) is nn.Linear
