@@ -151,7 +151,7 @@ class EngineCore:
 
     def load_figures(self) -> tuple[int, int, int, list[str]]:
         """(running, waiting, free KV tokens, ids of the adapters on the device)."""
-        on_device = [a.adapter_id for a in self.adapters.list() if a.tier == "device"]
+        on_device = list(self.adapters.on_device())
         scheduler = self._scheduler
         free = scheduler.pool.free * BLOCK_SIZE
         return len(scheduler.running), len(scheduler.waiting), free, on_device
