@@ -112,10 +112,15 @@ def _attend_fused(
     kv_heads, value_dim = keys.shape[0], values.shape[-1]
     count, width = tiles.rows.shape
     slots = tiles.key_slots.flatten()
-    k = keys.index_select(1, slots).view(kv_heads, count, -1, head_dim).transpose(0, 1)
-    v = values.index_select(1, slots).view(kv_heads, count, -1, value_dim).transpose(0, 1)
+    k, v = keys.index_select(1, slots), values.index_select(1, slots)
+    if count == 1:  # one sequence: no tile dimension to bring forward
+        q, k, v = query[None], k[None], v[None]
+    else:
+        q = query.reshape(heads, count, width, head_dim).transpose(0, 1)
+        k = k.view(kv_heads, count, -1, head_dim).transpose(0, 1)
+        v = v.view(kv_heads, count, -1, value_dim).transpose(0, 1)
     out = F.scaled_dot_product_attention(
-        query.reshape(heads, count, width, head_dim).transpose(0, 1),
+        q,
         k,
         v,
         attn_mask=tiles.bias(window).to(query.dtype),

@@ -19,9 +19,8 @@ from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
 from lorax_spec.wire import (
     WorkerLoad,
-    event_from_pb,
     info_from_pb,
-    load_from_pb,
+    report_from_pb,
     submit_to_pb,
 )
 
@@ -148,16 +147,16 @@ class WorkerLink:
                 await stream.write(await outbox.get())
 
     def _receive(self, message: worker_pb.WorkerMessage) -> None:
-        if message.HasField("load"):
-            self._load = load_from_pb(message.load)
-            return
-        event = event_from_pb(message)
-        if isinstance(event, Finished | Failed):
-            inbox = self._inboxes.pop(event.request_id, None)
-        else:
-            inbox = self._inboxes.get(event.request_id)
-        if inbox is not None:
-            inbox.put_nowait(event)
+        report = report_from_pb(message)
+        if report.load is not None:
+            self._load = report.load
+        for event in report.events:
+            if isinstance(event, Finished | Failed):
+                inbox = self._inboxes.pop(event.request_id, None)
+            else:
+                inbox = self._inboxes.get(event.request_id)
+            if inbox is not None:
+                inbox.put_nowait(event)
 
     def _disconnect(self) -> None:
         self.stub = None

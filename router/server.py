@@ -37,6 +37,8 @@ _OPTIONS = [
 class RouterConfig:
     #: Each ``host:port`` or ``unix:/path``.
     workers: tuple[str, ...]
+    #: Requests that may run or wait at one time.
+    max_concurrent_requests: int
     host: str = "127.0.0.1"
     #: 0: a free one.
     grpc_port: int = 50051
@@ -44,7 +46,6 @@ class RouterConfig:
     http_port: int | None = None
     #: A unix socket to listen on as well.
     uds: str | None = None
-    max_concurrent_requests: int = 1024
     #: The adapter of requests that name none.
     adapter_id: str | None = None
     adapter_source: str | None = None

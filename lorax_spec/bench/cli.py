@@ -19,7 +19,7 @@ class _AllByDefault(TyperGroup):
 
 
 #: Columns of a table that goes to a file.
-_PAGE = 100
+_PAGE = 120
 
 app = typer.Typer(cls=_AllByDefault, add_completion=False)
 

@@ -11,7 +11,7 @@ from lorax_spec.bench.workload import Prompt
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.engine.request import Event
 
-_LONGEST = 1800  # tokens
+_LONGEST = 640  # tokens
 _QUIET = 10  # steps
 
 

@@ -29,10 +29,12 @@ def run(
 ) -> None:
     """Measure ``names``, show each as it comes, and last every target with what was found."""
     import torch
+    from transformers.utils import logging
 
     from lorax_spec.bench.machine import circumstances
 
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
     checks: list[Check] = []
     for name in names:
         before, started = circumstances(), perf_counter()

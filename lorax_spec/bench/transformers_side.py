@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from lorax_spec.bench.pairs import Run, timed
 from lorax_spec.bench.workload import Prompt
@@ -17,7 +16,6 @@ from lorax_spec.bench.workload import Prompt
 
 def load_reference(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
     """The model of ``folder``, transformers' own in everything."""
-    logging.disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from lorax_spec.engine.batch import Batch, Lanes
 from lorax_spec.engine.fused import fuse_norms
+from lorax_spec.engine.replay import Program, Recorder
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels import kv_cache
 from lorax_spec.kernels.attention import paged_attention
@@ -19,6 +22,9 @@ ATTENTION = "lorax_spec_paged"
 
 #: Scalings that look at the longest position of the whole batch: one request would change another.
 _BATCH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+
+#: Up to so many rows a pass is recorded; beyond, the interpreter's share is small.
+RECORDED_ROWS = 16
 
 KVCaches = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
@@ -32,18 +38,21 @@ class KVShape:
     value_dim: int
 
 
-@dataclass
-class StepContext:
-    """What attention needs beside the model's own arguments.
-
-    Without caches it only notes the shapes it sees (``shapes``), which is how a model's cache is
-    sized without knowing the architecture.
-    """
-
-    caches: KVCaches
-    batch: Batch | None
-    shapes: dict[int, KVShape]
-    exact: bool
+#: Attention of one layer: (layer, query [1, heads, rows, head_dim], key, value, scale, window,
+#: softcap, sinks), already rotated, to [1, rows, heads, value_dim].
+Attend = Callable[
+    [
+        int,
+        torch.Tensor,
+        torch.Tensor,
+        torch.Tensor,
+        float,
+        int | None,
+        float | None,
+        torch.Tensor | None,
+    ],
+    torch.Tensor,
+]
 
 
 class LaneHolder:
@@ -75,7 +84,7 @@ class LoraLinear(nn.Module):
         return y
 
 
-def _attend(
+def _attention_hook(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -85,30 +94,31 @@ def _attend(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
-    paged: StepContext | None = None,
+    attend: Attend | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention hook: query [1, heads, rows, head_dim] -> [1, rows, heads, dim]."""
-    assert paged is not None and attention_mask is None
+    """What transformers calls: hands over to the ``attend`` that ``model(...)`` was given."""
+    assert attend is not None and attention_mask is None
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    if paged.batch is None:
-        paged.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
-        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
-    keys, values = paged.caches[layer]
-    kv_cache.write(keys, key[0], paged.batch.slots)
-    kv_cache.write(values, value[0], paged.batch.slots)
-    out = paged_attention(
-        query[0],
-        keys,
-        values,
-        paged.batch.tiles,
-        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=sliding_window,
-        softcap=softcap,
-        sinks=s_aux,
-        exact=paged.exact,
-    )
-    return out[None], None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return attend(layer, query, key, value, scale, sliding_window, softcap, s_aux), None
+
+
+def _mix(
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Stands in for attention where there is no cache: depends on all it is given."""
+    share = query.shape[1] // key.shape[1]
+    mixed = value + key.mean(-1, keepdim=True)
+    mixed = mixed.repeat_interleave(share, 1) + query.mean(-1, keepdim=True)
+    return mixed.transpose(1, 2).contiguous()
 
 
 class LanguageModel:
@@ -135,11 +145,12 @@ class LanguageModel:
         self._holder = LaneHolder()
         _wrap_linears(model, self.lm_head, self._holder)
         fuse_norms(model)
-        AttentionInterface.register(ATTENTION, _attend)
+        AttentionInterface.register(ATTENTION, _attention_hook)
         model.set_attn_implementation(ATTENTION)
         self.caches: KVCaches = {}
-        self.kv_shapes: dict[int, KVShape] = {}
-        self._probe()
+        self._attention: Attend = _mix
+        self._programs: dict[tuple[int, int], Program | None] = {}
+        self.kv_shapes = self._probe()
 
     @property
     def shared_heads(self) -> int:
@@ -169,7 +180,14 @@ class LanguageModel:
             hidden [kept rows, hidden_size], the lm head's inputs, in the model's dtype, and
             logits [kept rows, vocabulary], float32.
         """
-        return self._run(batch.ids, batch.positions, batch.kept, batch.lanes, batch)
+        self._attention = self._paged(batch)
+        self._holder.lanes = batch.lanes
+        program = None if batch.lanes else self._program(len(batch.ids), len(batch.kept))
+        if program is None:
+            hidden, logits = self._run(batch.ids, batch.positions, batch.kept, self._attend)
+        else:
+            hidden, logits = program(batch.ids, batch.positions, batch.kept)
+        return hidden, logits.float()
 
     @torch.inference_mode()
     def head_logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -187,32 +205,95 @@ class LanguageModel:
         )
 
     def _run(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        kept: torch.Tensor,
-        lanes: tuple[Lanes, ...],
-        batch: Batch | None,
+        self, ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor, attend: Attend
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        context = StepContext(self.caches, batch, {}, self._exact)
-        self._holder.lanes = lanes
+        """(hidden, logits) of the kept rows, by the model itself."""
         output = self.model(
             input_ids=ids[None],
             position_ids=positions[None],
             use_cache=False,
             logits_to_keep=kept,
-            paged=context,
+            attend=attend,
         )
-        if batch is None:
-            self.kv_shapes = context.shapes
         assert self._captured is not None
-        return self._captured[0], output.logits[0].float()
+        return self._captured[0], output.logits[0]
+
+    def _attend(self, *arguments: Any) -> torch.Tensor:
+        """The current step's attention."""
+        return self._attention(*arguments)
+
+    def _paged(self, batch: Batch) -> Attend:
+        """Attention over the cache, for the rows of ``batch``."""
+
+        def attend(
+            layer: int,
+            query: torch.Tensor,
+            key: torch.Tensor,
+            value: torch.Tensor,
+            scale: float,
+            window: int | None,
+            softcap: float | None,
+            sinks: torch.Tensor | None,
+        ) -> torch.Tensor:
+            keys, values = self.caches[layer]
+            kv_cache.write(keys, key[0], batch.slots)
+            kv_cache.write(values, value[0], batch.slots)
+            return paged_attention(
+                query[0],
+                keys,
+                values,
+                batch.tiles,
+                scale=scale,
+                window=window,
+                softcap=softcap,
+                sinks=sinks,
+                exact=self._exact,
+            )[None]
+
+        return attend
+
+    def _program(self, rows: int, kept: int) -> Program | None:
+        """The recorded pass for so many rows, made when they first come; None: run the model."""
+        if self.device.type != "cpu" or rows > RECORDED_ROWS:
+            return None
+        if (rows, kept) not in self._programs:
+            step, self._attention = self._attention, _mix
+            self._programs[rows, kept] = self._recorded(rows, kept)
+            self._attention = step
+        return self._programs[rows, kept]
+
+    def _recorded(self, rows: int, kept: int) -> Program | None:
+        """Record on one random input, compare on another."""
+        generator = torch.Generator().manual_seed(rows)
+
+        def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            return (
+                torch.randint(self.vocabulary, (rows,), generator=generator),
+                torch.randint(256, (rows,), generator=generator),
+                torch.randint(rows, (kept,), generator=generator),
+            )
+
+        inputs = draw()
+        with Recorder(inputs) as recorder:
+            outputs = self._run(*inputs, lambda *a: recorder.leaf(self._attend, *a))
+        program = recorder.program(*outputs)
+        other = draw()
+        expected, actual = self._run(*other, self._attend), program(*other)
+        same = all(torch.equal(e, a) for e, a in zip(expected, actual, strict=True))
+        return program if same else None
 
     @torch.inference_mode()
-    def _probe(self) -> None:
+    def _probe(self) -> dict[int, KVShape]:
         """Run one token through the model to see what its layers cache."""
+        shapes = {}
+
+        def note(layer: int, query: torch.Tensor, key: torch.Tensor, *rest: Any) -> torch.Tensor:
+            shapes[layer] = KVShape(key.shape[1], key.shape[3], rest[0].shape[3])
+            return _mix(layer, query, key, *rest)
+
         zero = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self._run(zero, zero, zero, (), None)
+        self._run(zero, zero, zero, note)
+        return shapes
 
     def _capture(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._captured = inputs[0]

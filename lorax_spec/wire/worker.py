@@ -1,4 +1,4 @@
-"""Between router and worker: token requests down, events up."""
+"""Between router and worker: token requests down, reports of events up."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ class WorkerLoad:
     device_adapters: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a worker tells a router at one time; ``load`` is None where it has not changed."""
+
+    events: tuple[Event, ...] = ()
+    load: WorkerLoad | None = None
+
+
 def submit_to_pb(request: TokenRequest) -> pb.Submit:
     message = pb.Submit(
         request_id=request.request_id,
@@ -77,12 +85,27 @@ def adapter_ref_from_pb(message: pb.AdapterRef) -> AdapterRef:
     return AdapterRef(message.adapter_id, message.source, message.revision, message.api_token)
 
 
-def event_to_pb(event: Event) -> pb.WorkerMessage:
+def report_to_pb(report: WorkerReport) -> pb.WorkerMessage:
+    return pb.WorkerMessage(
+        events=[_event_to_pb(event) for event in report.events],
+        load=None if report.load is None else _load_to_pb(report.load),
+    )
+
+
+def report_from_pb(message: pb.WorkerMessage) -> WorkerReport:
+    """Raises ``ValueError`` where one of its events is none that we know."""
+    return WorkerReport(
+        tuple(_event_from_pb(event) for event in message.events),
+        _load_from_pb(message.load) if message.HasField("load") else None,
+    )
+
+
+def _event_to_pb(event: Event) -> pb.Event:
     match event:
         case Emitted():
-            return pb.WorkerMessage(emitted=_emitted_to_pb(event))
+            return pb.Event(emitted=_emitted_to_pb(event))
         case Finished():
-            return pb.WorkerMessage(
+            return pb.Event(
                 finished=pb.Finished(
                     request_id=event.request_id,
                     reason=event.reason.name,
@@ -91,7 +114,7 @@ def event_to_pb(event: Event) -> pb.WorkerMessage:
                 )
             )
         case Failed():
-            return pb.WorkerMessage(
+            return pb.Event(
                 failed=pb.Failed(
                     request_id=event.request_id,
                     code=event.error.code,
@@ -100,9 +123,8 @@ def event_to_pb(event: Event) -> pb.WorkerMessage:
             )
 
 
-def event_from_pb(message: pb.WorkerMessage) -> Event:
-    """Raises ``ValueError`` for a message that is no event (``load``: see ``load_from_pb``)."""
-    match message.WhichOneof("message"):
+def _event_from_pb(message: pb.Event) -> Event:
+    match message.WhichOneof("event"):
         case "emitted":
             return _emitted_from_pb(message.emitted)
         case "finished":
@@ -117,21 +139,19 @@ def event_from_pb(message: pb.WorkerMessage) -> Event:
             failed = message.failed
             return Failed(failed.request_id, error_from_code(failed.code, failed.message))
         case other:
-            raise ValueError(f"no event in a worker message of kind {other}")
+            raise ValueError(f"a worker's event of kind {other}")
 
 
-def load_to_pb(load: WorkerLoad) -> pb.WorkerMessage:
-    return pb.WorkerMessage(
-        load=pb.Load(
-            running=load.running,
-            waiting=load.waiting,
-            free_tokens=load.free_tokens,
-            device_adapters=load.device_adapters,
-        )
+def _load_to_pb(load: WorkerLoad) -> pb.Load:
+    return pb.Load(
+        running=load.running,
+        waiting=load.waiting,
+        free_tokens=load.free_tokens,
+        device_adapters=load.device_adapters,
     )
 
 
-def load_from_pb(message: pb.Load) -> WorkerLoad:
+def _load_from_pb(message: pb.Load) -> WorkerLoad:
     return WorkerLoad(
         message.running, message.waiting, message.free_tokens, tuple(message.device_adapters)
     )

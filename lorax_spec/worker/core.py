@@ -14,8 +14,8 @@ class Adapters(Protocol):
 
     def list(self) -> Sequence[AdapterInfo]: ...
 
-    def load(self, ref: AdapterRef, timeout: float | None) -> AdapterInfo:
-        """Bring an adapter to the device; returns when it is there."""
+    def load(self, ref: AdapterRef, timeout: float | None, wait: bool) -> AdapterInfo:
+        """Bring an adapter to the device; returns when it is there, or at once without ``wait``."""
         ...
 
     def unload(self, adapter_id: str) -> object: ...

@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks at the engine's load while it works.
 _LOAD_INTERVAL = 0.2
 
-#: Gets one stream's events, on the event loop.
-Sink = Callable[[Event], None]
+#: Gets what one step gave the requests of a stream, on the event loop.
+Sink = Callable[[Sequence[Event]], None]
 
 
 @dataclass(frozen=True)
@@ -142,22 +142,26 @@ class Driver:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, *arguments)
 
-    def _deliver(self, events: Sequence[Event], load: WorkerLoad | None) -> None:
+    def _deliver(self, events: Iterable[Event], load: WorkerLoad | None) -> None:
+        batches: dict[Sink, list[Event]] = {}
         for event in events:
             owner = self._owners.get(event.request_id)
             if owner is None:
                 continue
             if isinstance(event, Finished | Failed):
                 del self._owners[event.request_id]
-            owner.sink(replace(event, request_id=owner.request_id))
+            batch = batches.setdefault(owner.sink, [])
+            batch.append(replace(event, request_id=owner.request_id))
+        for sink, batch in batches.items():
+            sink(batch)
         if load is not None:
             self._on_load(load)
 
     def _exit(self, failure: BaseException | None) -> None:
         """A broken engine fails its requests; a stopped one leaves them to the stream's end, after
         which the router takes them elsewhere."""
-        owners, self._owners = self._owners, {}
-        for owner in owners.values() if failure is not None else ():
+        if failure is not None:
             error = InternalError(f"the engine failed: {failure}")
-            owner.sink(Failed(owner.request_id, error))
+            self._deliver([Failed(engine_id, error) for engine_id in self._owners], None)
+        self._owners.clear()
         self._on_exit(failure)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -20,23 +19,20 @@ from lorax_spec.v1 import worker_pb2_grpc
 from lorax_spec.wire import (
     WorkerLoad,
     adapter_info_to_pb,
-    event_to_pb,
     info_to_pb,
-    load_to_pb,
+    report_to_pb,
     status_of,
     submit_from_pb,
 )
 from lorax_spec.worker.core import Core
-from lorax_spec.worker.driver import Driver
-
-logger = logging.getLogger(__name__)
+from lorax_spec.worker.driver import Driver, Sink
+from lorax_spec.worker.outbox import Outbox
 
 #: Calls about adapters that may wait at the same time.
 _ADAPTER_CALLS = 32
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
-Outbox = asyncio.Queue[worker_pb.WorkerMessage | None]
 
 
 class WorkerService(worker_pb2_grpc.WorkerServicer):
@@ -53,23 +49,22 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     def publish_load(self, load: WorkerLoad) -> None:
         self._load = load
         for outbox in self._outboxes:
-            outbox.put_nowait(load_to_pb(load))
+            outbox.tell(load)
 
     def end_streams(self) -> None:
         """Let every stream end after what is already on its way."""
         for outbox in self._outboxes:
-            outbox.put_nowait(None)
+            outbox.end()
 
     async def Connect(  # noqa: N802 - gRPC's name
         self, request_iterator: AsyncIterator[worker_pb.RouterMessage], context: Context
     ) -> None:
-        outbox: Outbox = asyncio.Queue()
-        outbox.put_nowait(load_to_pb(self._load))
+        outbox = Outbox(self._load)
         self._outboxes.add(outbox)
         reader = asyncio.create_task(self._read(request_iterator, outbox))
         try:
-            while (message := await outbox.get()) is not None:
-                await context.write(message)
+            while (report := await outbox.take()) is not None:
+                await context.write(report_to_pb(report))
         finally:
             self._outboxes.discard(outbox)
             reader.cancel()
@@ -77,10 +72,11 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
     async def _read(self, messages: AsyncIterator[worker_pb.RouterMessage], outbox: Outbox) -> None:
         running: dict[int, int] = {}  # the router's id -> the driver's
 
-        def send(event: Event) -> None:
-            if isinstance(event, Finished | Failed):
-                running.pop(event.request_id, None)
-            outbox.put_nowait(event_to_pb(event))
+        def send(events: Sequence[Event]) -> None:
+            for event in events:
+                if isinstance(event, Finished | Failed):
+                    running.pop(event.request_id, None)
+            outbox.add(events)
 
         try:
             async for message in messages:
@@ -95,18 +91,16 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         finally:
             for driver_id in running.values():
                 self._driver.cancel(driver_id)
-            outbox.put_nowait(None)
+            outbox.end()
 
-    def _accept(
-        self, message: worker_pb.Submit, send: Callable[[Event], None]
-    ) -> TokenRequest | None:
+    def _accept(self, message: worker_pb.Submit, send: Sink) -> TokenRequest | None:
         if self.draining:
-            send(Failed(message.request_id, Unavailable("this worker is shutting down")))
+            send([Failed(message.request_id, Unavailable("this worker is shutting down"))])
             return None
         try:
             return submit_from_pb(message)
         except LoraxSpecError as error:
-            send(Failed(message.request_id, error))
+            send([Failed(message.request_id, error)])
             return None
 
     async def Describe(  # noqa: N802
@@ -130,13 +124,9 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
             request.api_token,
         )
         wait = request.wait if request.HasField("wait") else True
-        timeout = context.time_remaining() if wait else None
-        loading = self._in_thread(lambda: self._core.adapters.load(ref, timeout))
-        if wait:
-            info = await _or_abort(context, loading)
-        else:
-            loading.add_done_callback(_log_failure)
-            info = await self._in_thread(lambda: self._find(ref.adapter_id))
+        timeout = context.time_remaining()
+        loading = self._in_thread(lambda: self._core.adapters.load(ref, timeout, wait))
+        info = await _or_abort(context, loading)
         return pb.LoadAdapterResponse(adapter=adapter_info_to_pb(info))
 
     async def UnloadAdapter(  # noqa: N802
@@ -180,8 +170,3 @@ async def _or_abort(context: Context, result: Awaitable[T]) -> T:
         status = status_of(error)
         await context.abort(status.code, status.details or "", status.trailing_metadata or ())
         raise AssertionError("abort raises") from error
-
-
-def _log_failure(loading: asyncio.Future[AdapterInfo]) -> None:
-    if not loading.cancelled() and (error := loading.exception()) is not None:
-        logger.warning("loading an adapter failed: %s", error)

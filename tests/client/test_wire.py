@@ -216,15 +216,27 @@ def test_submits(request: engine.TokenRequest) -> None:
     assert wire.submit_from_pb(worker_pb2.Submit.FromString(sent)) == request
 
 
-@given(emitted | finished)
-def test_events(event: engine.Event) -> None:
-    sent = wire.event_to_pb(event).SerializeToString()
-    assert wire.event_from_pb(worker_pb2.WorkerMessage.FromString(sent)) == event
+@given(
+    st.builds(
+        wire.WorkerReport,
+        events=many(emitted | finished),
+        load=maybe(st.builds(wire.WorkerLoad, uint32, uint32, uint64, many(text))),
+    )
+)
+def test_reports(report: wire.WorkerReport) -> None:
+    sent = wire.report_to_pb(report).SerializeToString()
+    assert wire.report_from_pb(worker_pb2.WorkerMessage.FromString(sent)) == report
+
+
+def test_an_event_that_says_nothing_is_refused() -> None:
+    with pytest.raises(ValueError):
+        wire.report_from_pb(worker_pb2.WorkerMessage(events=[worker_pb2.Event()]))
 
 
 @pytest.mark.parametrize("kind", ERRORS_BY_CODE.values())
 def test_a_failure_keeps_its_class_and_message(kind: type[LoraxSpecError]) -> None:
-    event = wire.event_from_pb(wire.event_to_pb(engine.Failed(7, kind("no"))))
+    sent = wire.report_to_pb(wire.WorkerReport((engine.Failed(7, kind("no")),)))
+    (event,) = wire.report_from_pb(sent).events
     assert isinstance(event, engine.Failed)
     assert (event.request_id, type(event.error), event.error.message) == (7, kind, "no")
 
@@ -236,13 +248,6 @@ def test_what_a_server_says_of_itself(
     assert wire.info_from_pb(wire.info_to_pb(info)) == info
     assert wire.adapter_info_from_pb(wire.adapter_info_to_pb(adapter)) == adapter
     assert wire.input_tokens_from_pb(wire.input_tokens_to_pb(pieces)) == pieces
-
-
-@given(st.builds(wire.WorkerLoad, uint32, uint32, uint64, many(text)))
-def test_loads(load: wire.WorkerLoad) -> None:
-    assert wire.load_from_pb(wire.load_to_pb(load).load) == load
-    with pytest.raises(ValueError):
-        wire.event_from_pb(wire.load_to_pb(load))
 
 
 @given(float32 | st.just(0.7))

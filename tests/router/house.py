@@ -46,8 +46,10 @@ async def events(call: Any) -> list[StreamResponse]:
 
 
 @asynccontextmanager
-async def house(*workers: str, **options: Any) -> AsyncIterator[House]:
-    router = Router(RouterConfig(workers, grpc_port=0, **options))
+async def house(
+    *workers: str, max_concurrent_requests: int = 100, **options: Any
+) -> AsyncIterator[House]:
+    router = Router(RouterConfig(workers, max_concurrent_requests, grpc_port=0, **options))
     address = await router.start()
     try:
         ready = asyncio.Event()

@@ -30,7 +30,7 @@ from tests.worker.processes import fake_worker, process
 
 @contextmanager
 def running_router(*workers: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    options = {"workers": workers, "grpc_port": 0, **options}
+    options = {"workers": workers, "max_concurrent_requests": 100, "grpc_port": 0, **options}
     with process("-m", "tests.router.run_router", json.dumps(options)) as (child, ready):
         yield child, ready.split()[0]
 
@@ -162,9 +162,10 @@ def announce(grpc_address: str, http_address: str) -> None:
 
 def test_half_a_tls_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="--tls-key"):
-        serve_router(RouterConfig((), grpc_port=0, tls_cert=Path("cert.pem")), announce)
+        serve_router(RouterConfig((), 100, grpc_port=0, tls_cert=Path("cert.pem")), announce)
 
 
 def test_a_model_without_a_tokenizer_here_is_an_error(tmp_path: Path) -> None:
     with fake_worker() as (_, worker), pytest.raises(FileNotFoundError):
-        serve_router(RouterConfig((worker,), grpc_port=0, tokenizer_path=str(tmp_path)), announce)
+        config = RouterConfig((worker,), 100, grpc_port=0, tokenizer_path=str(tmp_path))
+        serve_router(config, announce)

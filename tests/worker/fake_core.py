@@ -51,7 +51,10 @@ class FakeAdapters:
     def list(self) -> list[AdapterInfo]:
         return [*self.infos.values()]
 
-    def load(self, ref: AdapterRef, timeout: float | None = None) -> AdapterInfo:
+    def load(self, ref: AdapterRef, timeout: float | None = None, wait: bool = True) -> AdapterInfo:
+        if not wait:
+            threading.Thread(target=self.load, args=(ref,)).start()
+            return AdapterInfo(ref.adapter_id, "lora", "fetching", "disk", 10, False)
         if not ref.adapter_id.startswith("demo/"):
             raise AdapterNotFound(f"no adapter {ref.adapter_id!r}")
         if ref.adapter_id == "demo/misfit":

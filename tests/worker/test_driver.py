@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+import pytest
 
 from lorax_spec.engine.request import Emitted, Event, Failed, Finished, TokenRequest
 from lorax_spec.errors import AdapterNotFound, InternalError
@@ -23,16 +25,22 @@ class Bench:
     loads: list[WorkerLoad]
     exited: asyncio.Future[BaseException | None]
     inboxes: dict[int, asyncio.Queue[Event]] = field(default_factory=dict)
+    batches: list[Sequence[Event]] = field(default_factory=list)
 
     def submit(self, request_id: int, text: str, count: int, adapter: str = "") -> int:
-        inbox = self.inboxes.setdefault(request_id, asyncio.Queue())
+        self.inboxes.setdefault(request_id, asyncio.Queue())
         request = TokenRequest(
             request_id,
             tuple(TOKENIZER.encode(text)),
             Parameters(max_new_tokens=count),
             adapter=AdapterRef(adapter) if adapter else None,
         )
-        return self.driver.submit(request, inbox.put_nowait)
+        return self.driver.submit(request, self.take)
+
+    def take(self, events: Sequence[Event]) -> None:
+        self.batches.append(events)
+        for event in events:
+            self.inboxes[event.request_id].put_nowait(event)
 
     async def events(self, request_id: int) -> list[Event]:
         """Up to and with the last."""
@@ -86,14 +94,26 @@ def test_every_request_gets_its_own_tokens() -> None:
 
 def test_two_streams_may_use_the_same_ids() -> None:
     async def test(bench: Bench) -> None:
-        first: asyncio.Queue[Event] = asyncio.Queue()
+        first: list[Event] = []
         request = TokenRequest(1, (5,), Parameters(max_new_tokens=4))
-        bench.driver.submit(request, first.put_nowait)
+        bench.driver.submit(request, first.extend)
         bench.submit(1, "other", 4)
         assert ids(await bench.events(1)) == script("other", 4)
-        assert first.qsize() == 3
+        assert len(first) == 3
 
     drive(test)
+
+
+def test_what_a_step_gave_comes_at_once() -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(5):
+            bench.submit(number, f"x{number}", 100)
+        for number in range(5):
+            await bench.events(number)
+        assert sum(map(len, bench.batches)) == 5 * 51
+        assert len(bench.batches) <= bench.core.steps
+
+    drive(test, FakeCore(step_seconds=0.001))
 
 
 def test_it_sleeps_while_there_is_nothing_to_do() -> None:
@@ -116,6 +136,35 @@ def test_an_adapter_that_arrives_wakes_it() -> None:
         assert ids(await bench.events(1)) == script("x", 4)
 
     drive(test, FakeCore(adapter_seconds=0.2))
+
+
+class _LateCore(FakeCore):
+    """Its adapter arrives just after the driver has looked for work, so many times in vain."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    @property
+    def has_work(self) -> bool:
+        found = super().has_work
+        if self.waiting and not found:
+            self._looks -= 1
+            if self._looks == 0:
+                self.adapters.load(AdapterRef("demo/late"))
+        return found
+
+    def submit(self, request: TokenRequest) -> None:
+        self.waiting[request.request_id] = request
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_an_adapter_that_arrives_as_it_falls_asleep_wakes_it(looks: int) -> None:
+    async def test(bench: Bench) -> None:
+        bench.submit(1, "x", 4, "demo/late")
+        assert ids(await bench.events(1)) == script("x", 4)
+
+    drive(test, _LateCore(looks))
 
 
 def test_an_adapter_that_fails_ends_only_its_request() -> None:

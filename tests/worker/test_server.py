@@ -29,7 +29,7 @@ from lorax_spec.types import AdapterRef, Parameters
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
-from lorax_spec.wire import error_of, event_from_pb, submit_to_pb
+from lorax_spec.wire import error_of, report_from_pb, submit_to_pb
 from lorax_spec.worker.server import SERVICE
 from tests.text.samples import FOLDER, TOKENIZER
 from tests.worker.fake_core import POISON, script
@@ -43,6 +43,8 @@ class Router:
         self.channel = grpc.insecure_channel(address)
         self.stub = worker_pb2_grpc.WorkerStub(self.channel)  # type: ignore[no-untyped-call]
         self._sent: Queue[worker_pb.RouterMessage | None] = Queue()
+        #: How many messages brought events.
+        self.messages = 0
         self._messages = self.stub.Connect(iter(self._sent.get, None), timeout=20)
 
     def submit(self, request_id: int, text: str, count: int, adapter: str = "") -> None:
@@ -59,8 +61,9 @@ class Router:
 
     def events(self) -> Iterator[Event]:
         for message in self._messages:
-            if not message.HasField("load"):
-                yield event_from_pb(message)
+            events = report_from_pb(message).events
+            self.messages += bool(events)
+            yield from events
 
     def ends(self, count: int) -> dict[int, Finished | Failed]:
         """The last events of so many requests."""
@@ -108,6 +111,14 @@ def test_requests_share_a_stream(router: Router) -> None:
             if finished == 10:
                 break
     assert tokens == {number: script(f"x{number}", 7) for number in range(10)}
+
+
+def test_a_step_is_one_message(router: Router) -> None:
+    """However many requests it served."""
+    for number in range(10):
+        router.submit(number, f"x{number}", 200)
+    router.ends(10)
+    assert router.messages < 2 * 100
 
 
 def test_a_request_that_moved_here_goes_on_where_it_was(router: Router) -> None:
