@@ -178,6 +178,13 @@ class ServeOptions:
             raise ValueError(f"--dtype {self.dtype}: one of {', '.join(_DTYPES)}")
         if self.adapter_source != "local":
             raise ValueError(f"--adapter-source {self.adapter_source}: not in this version")
+        for name in (
+            "max_active_adapters",
+            "max_batch_prefill_tokens",
+            "max_concurrent_requests",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: at least 1")
         for name in ("port", "grpc_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ValueError(f"--{name.replace('_', '-')}: a port is 0 to 65535")

@@ -32,7 +32,7 @@ def main(model: Path, scratch: Path, lookup: int) -> None:
         convert(model, folder)
     options: dict[str, Any] = {"prompt_lookup": True} if lookup else {}
     pipeline = openvino_genai.LLMPipeline(str(folder), "CPU", **_FLOAT32_ONE_THREAD, **options)
-    say({"version": openvino_genai.__version__})
+    say({"version": openvino_genai.__version__.partition("-")[0]})
     for line in sys.stdin:
         asked = json.loads(line)
         config = openvino_genai.GenerationConfig()

@@ -19,6 +19,7 @@ _COMMANDS = {
     "demo": "lorax_spec.cli.demo",
     "doctor": "lorax_spec.cli.doctor",
     "train": "lorax_spec.train.cli",
+    "bench": "lorax_spec.bench.cli",
     "router": "lorax_spec.cli.router",
     "worker": "lorax_spec.cli.worker",
 }

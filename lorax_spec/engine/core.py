@@ -176,6 +176,10 @@ class EngineCore:
             return InvalidArgument(f"a prompt of {count} tokens, not 1 to {most - 1}", "inputs")
         if not all(0 <= token < vocabulary for token in (*request.prompt, *request.generated)):
             return InvalidArgument(f"a token is not in the vocabulary of {vocabulary}", "inputs")
+        for token in request.parameters.logit_bias:
+            if not 0 <= token < vocabulary:
+                message = f"token {token} is not in the vocabulary of {vocabulary}"
+                return InvalidArgument(message, "parameters.logit_bias")
         return None
 
     def _bind_adapters(self) -> list[Event]:

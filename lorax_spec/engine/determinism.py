@@ -9,12 +9,11 @@ attention at its shapes, on the very machine, so nothing is taken on trust.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
-from lorax_spec.engine.packed import PackedLinear
 from lorax_spec.kernels.attention import KEY_CHUNK, Tiles, paged_attention
 
 #: Row counts tried as a floor, and the counts a floor must then hold for.
@@ -27,11 +26,15 @@ TILINGS = ((1, 1, 1), (1, 2, 1), (1, 8, 2), (3, 1, 1), (5, 4, 3), (20, 8, 1), (2
 
 #: The most that invariance may cost one decoding sequence before it is no default.
 AFFORDABLE = 1.10
+#: Of an ordinary decoder block; tells how often attention runs beside the linear layers.
+_LINEARS_PER_BLOCK = 7
 
 
 def row_floor(model: nn.Module, heads: int, kv_heads: int, head_dim: int) -> int | None:
     """The smallest of FLOORS from which on every linear layer and attention are invariant; None if
-    there is none."""
+    there is none, or if the model has products of other kinds, which are not tried here."""
+    if not _all_linear(model):
+        return None
     layers = list(_distinct_linears(model))
     like = layers[0].weight
     for floor in FLOORS:
@@ -43,23 +46,29 @@ def row_floor(model: nn.Module, heads: int, kv_heads: int, head_dim: int) -> int
 
 
 @torch.inference_mode()
-def cost_of_invariance(model: nn.Module, packed: Sequence[PackedLinear], floor: int) -> float:
-    """Time of one decoding row through all distinct linear layers, invariant by plain."""
-    layers = list(_distinct_linears(model))
+def cost_of_invariance(
+    model: nn.Module, floor: int, heads: int, kv_heads: int, head_dim: int
+) -> float:
+    """Time of a decoding row's products and attention, invariant by not.
 
-    def once(rows: int, always: bool) -> Callable[[], None]:
+    All linear layers are run in turn, so that weights come from where they will come from.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    blocks = max(1, len(layers) // _LINEARS_PER_BLOCK)
+    attend = _decoding_attention(heads, kv_heads, head_dim, layers[0].weight)
+
+    def once(rows: int, exact: bool) -> Callable[[], None]:
         inputs = [_random_rows(layer, rows) for layer in layers]
 
         def run() -> None:
-            for packed_layer in packed:
-                packed_layer.always = always
             for layer, x in zip(layers, inputs, strict=True):
                 layer(x)
+            for _ in range(blocks):
+                attend(exact)
 
         return run
 
-    invariant, plain = _fastest(once(floor, True)), _fastest(once(1, False))
-    return invariant / plain
+    return _fastest(once(floor, True)) / _fastest(once(1, False))
 
 
 def _fastest(once: Callable[[], None], repeats: int = 15) -> float:
@@ -114,6 +123,29 @@ def _attention_invariant(
         )
         results.append(out[0])
     return all(torch.equal(results[0], other) for other in results[1:])
+
+
+def _all_linear(model: nn.Module) -> bool:
+    """Whether all matrices are linear layers' or embeddings'.  Experts' are not: how many rows one
+    gets depends on the batch."""
+    known = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Embedding)}
+    return all(p.dim() < 2 or id(p) in known for p in model.parameters())
+
+
+def _decoding_attention(
+    heads: int, kv_heads: int, head_dim: int, like: torch.Tensor
+) -> Callable[[bool], torch.Tensor]:
+    """One row over a context of two key chunks, exactly or not."""
+    keys = torch.zeros(kv_heads, 2 * KEY_CHUNK, head_dim).to(like)
+    query = torch.zeros(heads, 1, head_dim).to(like)
+    zero = torch.zeros(1, 1, dtype=torch.int64, device=like.device)
+    slots = torch.arange(2 * KEY_CHUNK, device=like.device)[None]
+    tiles = Tiles(zero, zero + 2 * KEY_CHUNK - 1, slots, in_order=True)
+
+    def attend(exact: bool) -> torch.Tensor:
+        return paged_attention(query, keys, keys, (tiles,), scale=1.0, exact=exact)
+
+    return attend
 
 
 def _random_rows(layer: nn.Linear, rows: int) -> torch.Tensor:

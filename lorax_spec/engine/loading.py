@@ -17,6 +17,7 @@ from lorax_spec.adapters.residency import Budget
 from lorax_spec.adapters.shape import shape_of
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.determinism import AFFORDABLE, cost_of_invariance, row_floor
+from lorax_spec.engine.memory import keep_freed_memory
 from lorax_spec.engine.model import LanguageModel
 from lorax_spec.engine.packed import pack_linears
 from lorax_spec.errors import InvalidArgument
@@ -52,8 +53,10 @@ def load(config: EngineConfig) -> Loaded:
     path = model_folder(config.model_id, config.revision)
     device = _device(config.device)
     hf_model = _read_model(path, config, device)
-    if device.type == "cpu" and (threads := _threads(config, hf_model)) is not None:
-        torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if (threads := _threads(config, hf_model)) is not None:
+            torch.set_num_threads(threads)
     shape = shape_of(hf_model, config.model_id)
     floor, deterministic = _row_floor(config, hf_model, device)
     model = LanguageModel(hf_model, exact=deterministic)
@@ -140,15 +143,14 @@ def _row_floor(
         if config.deterministic:
             raise _not_deterministic("batch-invariant CUDA kernels are not in this version")
         return 1, False
-    packed = pack_linears(model)
-    floor = None if config.deterministic is False else row_floor(model, *_heads(model))
+    pack_linears(model)
+    heads = _heads(model)
+    floor = None if config.deterministic is False else row_floor(model, *heads)
     if floor is None and config.deterministic:
-        raise _not_deterministic("products depend on their neighbours on this machine")
+        raise _not_deterministic("not every product is independent of its neighbours here")
     deterministic = floor is not None and (
-        bool(config.deterministic) or cost_of_invariance(model, packed, floor) < AFFORDABLE
+        bool(config.deterministic) or cost_of_invariance(model, floor, *heads) < AFFORDABLE
     )
-    for layer in packed:
-        layer.always = deterministic
     return (floor or 1) if deterministic else 1, deterministic
 
 

@@ -56,10 +56,14 @@ Attend = Callable[
 
 
 class LaneHolder:
-    """The current step's adapter rows, shared by all wrapped linear layers of one model."""
+    """The current step's adapter rows, shared by all wrapped linear layers of one model.
+
+    ``recorder`` is set while a pass with adapters is recorded.
+    """
 
     def __init__(self) -> None:
         self.lanes: tuple[Lanes, ...] = ()
+        self.recorder: Recorder | None = None
 
 
 class LoraLinear(nn.Module):
@@ -74,6 +78,13 @@ class LoraLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # Past Module.__call__: on a small model its bookkeeping costs as much as the product.
         y: torch.Tensor = self.base.forward(x)
+        if self._holder.recorder is not None:
+            updated: torch.Tensor = self._holder.recorder.leaf(self._add_updates, y, x)
+            return updated
+        return self._add_updates(y, x) if self._holder.lanes else y
+
+    def _add_updates(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Add to ``y`` in place, and give it back."""
         for lanes in self._holder.lanes:
             if self._name in lanes.adapters[0].modules:
                 pairs = [adapter.modules[self._name] for adapter in lanes.adapters]
@@ -149,7 +160,7 @@ class LanguageModel:
         model.set_attn_implementation(ATTENTION)
         self.caches: KVCaches = {}
         self._attention: Attend = _mix
-        self._programs: dict[tuple[int, int], Program | None] = {}
+        self._programs: dict[tuple[int, int, bool], Program | None] = {}
         self.kv_shapes = self._probe()
 
     @property
@@ -182,7 +193,7 @@ class LanguageModel:
         """
         self._attention = self._paged(batch)
         self._holder.lanes = batch.lanes
-        program = None if batch.lanes else self._program(len(batch.ids), len(batch.kept))
+        program = self._program(len(batch.ids), len(batch.kept), bool(batch.lanes))
         if program is None:
             hidden, logits = self._run(batch.ids, batch.positions, batch.kept, self._attend)
         else:
@@ -252,17 +263,19 @@ class LanguageModel:
 
         return attend
 
-    def _program(self, rows: int, kept: int) -> Program | None:
+    def _program(self, rows: int, kept: int, adapted: bool) -> Program | None:
         """The recorded pass for so many rows, made when they first come; None: run the model."""
         if self.device.type != "cpu" or rows > RECORDED_ROWS:
             return None
-        if (rows, kept) not in self._programs:
-            step, self._attention = self._attention, _mix
-            self._programs[rows, kept] = self._recorded(rows, kept)
-            self._attention = step
-        return self._programs[rows, kept]
+        key = (rows, kept, adapted)
+        if key not in self._programs:
+            step, lanes = self._attention, self._holder.lanes
+            self._attention, self._holder.lanes = _mix, ()
+            self._programs[key] = self._recorded(rows, kept, adapted)
+            self._attention, self._holder.lanes = step, lanes
+        return self._programs[key]
 
-    def _recorded(self, rows: int, kept: int) -> Program | None:
+    def _recorded(self, rows: int, kept: int, adapted: bool) -> Program | None:
         """Record on one random input, compare on another."""
         generator = torch.Generator().manual_seed(rows)
 
@@ -275,7 +288,9 @@ class LanguageModel:
 
         inputs = draw()
         with Recorder(inputs) as recorder:
+            self._holder.recorder = recorder if adapted else None
             outputs = self._run(*inputs, lambda *a: recorder.leaf(self._attend, *a))
+            self._holder.recorder = None
         program = recorder.program(*outputs)
         other = draw()
         expected, actual = self._run(*other, self._attend), program(*other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from lorax_spec.kernels.linear import can_pack, pack, packed_linear
@@ -13,26 +12,16 @@ LARGEST_MODEL = 100_000_000
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer that keeps its weight twice: as it was, and packed.
-
-    One row alone is a little faster by a plain matrix-vector product, but rounds otherwise than
-    the same row among others.  ``always`` gives that up, so that every row has the same bits in
-    any company.
-    """
+    """A linear layer that keeps its weight twice: as it was, for whoever asks, and packed."""
 
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        # Plain attributes: a module's parameters are looked up slowly.
-        self._plain = linear.weight.detach()
-        self._packed = pack(self._plain)
-        self.always = True
+        self._packed = pack(linear.weight.detach())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.always or x.numel() > self.in_features:
-            return packed_linear(x, self._packed, self.bias)
-        return F.linear(x, self._plain, self.bias)
+        return packed_linear(x, self._packed, self.bias)
 
 
 def pack_linears(model: nn.Module) -> list[PackedLinear]:

@@ -79,7 +79,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         if not self._depends((*args, *kwargs.values())):
             return
-        in_place = getattr(func, "__name__", "").rstrip("_") != getattr(func, "__name__", "")
+        in_place = getattr(func, "__name__", "").endswith("_") or not repeatable
         if any(result is arg for arg in args) and not in_place:
             return  # nothing was done, as by ``float()`` of what is float already
         tensors = [result] if isinstance(result, torch.Tensor) else result
@@ -92,7 +92,7 @@ class Recorder(TorchFunctionMode):
         call = f"{self._constant(func)}({', '.join(words)})"
         if not isinstance(result, torch.Tensor):
             self._lines.append(f"{', '.join(self._name(t) for t in tensors)}, = {call}")
-        elif repeatable and not in_place and call in self._calls:
+        elif not in_place and call in self._calls:
             self._kept_alive.append(result)
             self._names[id(result)] = self._calls[call]
         else:

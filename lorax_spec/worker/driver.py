@@ -102,7 +102,7 @@ class Driver:
 
     def _next_actions(self) -> list[Callable[[], None]] | None:
         """What came in; sleeps where there is nothing to do.  None: stop."""
-        busy = self._core.has_work
+        busy = self._core.has_work  # an adapter that arrives after this look sets _woken
         with self._changed:
             while not (busy or self._inbox or self._woken or self._stopping):
                 self._changed.wait()

@@ -27,6 +27,7 @@ COMMANDS = [
     "adapters inspect",
     "train",
     "train medusa",
+    "bench",
 ]
 
 _PROBE = """
@@ -79,6 +80,7 @@ def test_a_variable_stands_for_its_flag() -> None:
         ("serve --adapter-source s3", "not in this version"),
         ("serve --dtype int3", "int3"),
         ("serve --port 70000", "--port"),
+        ("serve --max-batch-prefill-tokens 0", "--max-batch-prefill-tokens"),
         ("generate", "--chat"),
         ("nonsense", "nonsense"),
     ],

@@ -175,12 +175,24 @@ def test_a_request_that_could_never_run_fails_and_the_others_go_on(
         new_request((5,), 3, generated=(5000,)),
         new_request((5,) * (core.info.max_total_tokens - 1), 3),
     ]
-    outcomes = run(core, requests)
+    biased = new_request((5, 6), 3, logit_bias={4096: 1.0})
+    misfit, *outcomes = run(core, [biased, *requests])
+    assert isinstance(misfit.error, InvalidArgument)
+    assert misfit.error.field == "parameters.logit_bias"
     for outcome in outcomes[:-1]:
         assert isinstance(outcome.error, InvalidArgument)
         assert outcome.error.field == "inputs"
     assert outcomes[-1].error is None
     assert len(outcomes[-1].ids) == 1
+
+
+def test_a_bias_beyond_the_vocabulary_fails_alone(
+    core: EngineCore, new_request: NewRequest
+) -> None:
+    wrong, sound = run(core, [new_request((5,), 3, logit_bias={5000: 1.0}), new_request((5,), 3)])
+    assert isinstance(wrong.error, InvalidArgument)
+    assert wrong.error.field == "parameters.logit_bias"
+    assert len(sound.ids) == 3
 
 
 class _LateLease:

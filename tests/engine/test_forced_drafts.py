@@ -7,9 +7,11 @@ lie anywhere in the tree, so that finding its keys and moving them is tried too.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from lorax_spec.speculation.tree import ROOT, DraftTree, chain
 from lorax_spec.types import FinishReason
 from tests.conformance.running import Outcome, run
 from tests.engine.conftest import NewRequest
+from tests.engine.reference import reference
 from tests.engine.watch import drafting
 
 Prompts = dict[str, list[tuple[int, ...]]]
@@ -138,13 +141,29 @@ def test_nothing_follows_an_end_of_text_inside_a_draft(
     assert ignoring.speculation.forward_passes == 2
 
 
+@torch.inference_mode()
+def penalized(prompt: tuple[int, ...], output: list[int]) -> list[int]:
+    """The best token at each place of ``output``: 1.3 repetition, 1.0 frequency, 0.5 presence."""
+    logits = reference()(torch.tensor([[*prompt, *output]])).logits[0, len(prompt) - 1 : -1]
+    best = []
+    for index, row in enumerate(logits.double()):
+        for token in {*prompt, *output[:index]}:
+            row[token] = row[token] / 1.3 if row[token] > 0 else row[token] * 1.3
+        for token, count in Counter(output[:index]).items():
+            row[token] -= 1.0 * count + 0.5
+        best.append(int(row.argmax()))
+    return best
+
+
 def test_penalties_see_the_drafted_prefix(
     core: EngineCore, prompts: Prompts, new_request: NewRequest
 ) -> None:
-    """LoRAX's do not: accepted tokens then depend on the draft's length."""
+    """LoRAX's do not: accepted tokens then depend on the draft's length.  The tokens are also
+    those of the formulas, over transformers' logits."""
     prompt = prompts["rename"][0]
     options = {"repetition_penalty": 1.3, "frequency_penalty": 1.0, "presence_penalty": 0.5}
     plain = run(core, [new_request(prompt, 24, **options)])[0]
+    assert plain.ids == penalized(prompt, plain.ids)
 
     def all_of_it(sequence: Sequence) -> DraftTree:
         return chain(plain.ids[sequence.generated :][: sequence.draft_room], "oracle")

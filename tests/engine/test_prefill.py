@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
-from lorax_spec import embedded
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.speculation.tree import chain
 from tests.conformance.running import run
 from tests.engine.conftest import NewRequest
+from tests.engine.reference import reference
 from tests.engine.watch import Rows, drafting, planned
 
 Prompts = dict[str, list[tuple[int, ...]]]
@@ -18,9 +17,7 @@ Prompts = dict[str, list[tuple[int, ...]]]
 
 @torch.inference_mode()
 def transformers_logprobs(prompt: tuple[int, ...]) -> list[float]:
-    base = embedded.path() / "base"
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    logprobs = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    logprobs = reference()(torch.tensor([prompt])).logits[0].log_softmax(-1)
     return [float(logprobs[i, token]) for i, token in enumerate(prompt[1:])]
 
 

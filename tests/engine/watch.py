@@ -43,15 +43,15 @@ def planned(core: EngineCore) -> Iterator[list[Rows]]:
 
 
 @contextmanager
-def drafting(core: EngineCore, draft: Callable[[Sequence], DraftTree]) -> Iterator[None]:
-    """Every decoding sequence gets its drafts from ``draft``."""
+def looking(core: EngineCore, look: Callable[[Sequence], None]) -> Iterator[None]:
+    """Every decoding sequence is shown to ``look`` before each step."""
     scheduler = core._scheduler
     original = scheduler.schedule
 
     def schedule() -> list[Scheduled]:
         for sequence in scheduler.running:
-            if sequence.pending == 1 and sequence.generated and sequence.draft_room > 0:
-                sequence.draft = draft(sequence)
+            if sequence.pending == 1 and sequence.generated:
+                look(sequence)
         return original()
 
     scheduler.schedule = schedule  # type: ignore[method-assign]
@@ -59,3 +59,15 @@ def drafting(core: EngineCore, draft: Callable[[Sequence], DraftTree]) -> Iterat
         yield
     finally:
         del scheduler.schedule  # type: ignore[method-assign]
+
+
+@contextmanager
+def drafting(core: EngineCore, draft: Callable[[Sequence], DraftTree]) -> Iterator[None]:
+    """Every decoding sequence gets its drafts from ``draft``."""
+
+    def give(sequence: Sequence) -> None:
+        if sequence.draft_room > 0:
+            sequence.draft = draft(sequence)
+
+    with looking(core, give):
+        yield

@@ -122,6 +122,7 @@ def _data(build: Build) -> str:
 
 
 def _runs(build: Build) -> str:
+    """The runs as planned, and what the pre-training's own notes say went otherwise."""
     state = json.loads(build.provenance.read_text())
     mix = ", ".join(f"{name} {share:.0%}" for name, share in MIX.items())
     rows: list[Row] = [("base and heads", f"{state['tokens']:,}", state["seed"], mix)]
@@ -132,7 +133,9 @@ def _runs(build: Build) -> str:
         (name, f"{build.budget(name):,}", seeds.get(name, 13), texts.get(name, "as the base"))
         for name in TOKENS
     ]
-    return _table(("run", "tokens", "seed", "text"), rows)
+    table = _table(("run", "tokens", "seed", "text"), rows)
+    history = build.source / "history.txt"
+    return f"{table}\n{history.read_text()}" if history.exists() else table
 
 
 def _held_out(figures: list[dict[str, Any]]) -> str:
