@@ -9,11 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from lorax_spec.adapters import check
 from lorax_spec.adapters.shape import ModelShape
-from lorax_spec.adapters.slab import Slab
+from lorax_spec.adapters.slab import Piece
 from lorax_spec.adapters.tensor_file import StoredTensor
 from lorax_spec.adapters.weights import HEAD_BIAS, HEAD_LM_HEAD, HEAD_WEIGHT
 
@@ -84,19 +82,20 @@ def shapes(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> ch
     return stacked
 
 
-def targets(
-    tensors: Mapping[str, StoredTensor], slab: Slab
-) -> dict[str, tuple[StoredTensor, torch.Tensor]]:
-    """Where in ``slab`` each stored tensor goes."""
-    goals: dict[str, tuple[StoredTensor, torch.Tensor]] = {}
+def places(
+    tensors: Mapping[str, StoredTensor], pieces: Mapping[str, Piece]
+) -> dict[str, tuple[StoredTensor, int]]:
+    """Where in the slab that has ``pieces`` each stored tensor goes."""
+    found: dict[str, tuple[StoredTensor, int]] = {}
     for name, stored in tensors.items():
         head, layer, *rest = name.split(".")
         if rest == ["weight"]:
-            goals[name] = stored, slab[HEAD_LM_HEAD][int(head)]
+            stack, index = pieces[HEAD_LM_HEAD], int(head)
         else:
-            stack = slab[HEAD_WEIGHT if rest[1] == "weight" else HEAD_BIAS]
-            goals[name] = stored, stack[int(head), int(layer)]
-    return goals
+            stack = pieces[HEAD_WEIGHT if rest[1] == "weight" else HEAD_BIAS]
+            index = int(head) * stack.shape[1] + int(layer)
+        found[name] = stored, stack.offset + index * stored.numel
+    return found
 
 
 def _stated_version(config: Mapping[str, Any]) -> int | None:

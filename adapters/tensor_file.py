@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,8 +29,7 @@ _DTYPES = {
 _MAX_HEADER = 16 * 2**20
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """A tensor in a file: ``start`` counts bytes from the file's beginning."""
 
     path: Path
@@ -38,8 +38,36 @@ class StoredTensor:
     start: int
 
     @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return self.numel * self.dtype.itemsize
+
+
+#: Where each stored tensor goes: the tensor, and the element of a slab that it begins at.
+Places = Mapping[str, tuple[StoredTensor, int]]
+
+
+@dataclass
+class _Run:
+    """Tensors that lie side by side in a file and in a slab, and so are read as one."""
+
+    path: Path
+    dtype: torch.dtype
+    start: int
+    offset: int
+    numel: int
+    ends: dict[str, int]
+
+    def continues(self, stored: StoredTensor, offset: int) -> bool:
+        return (
+            stored.path == self.path
+            and stored.dtype == self.dtype
+            and stored.start == self.start + self.numel * self.dtype.itemsize
+            and offset == self.offset + self.numel
+        )
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -70,8 +98,9 @@ def _entry(path: Path, name: str, value: Any, data: int, size: int) -> StoredTen
         start, end = value["data_offsets"]
     except (KeyError, TypeError, ValueError):
         raise _broken(path, f"its entry {name} is malformed") from None
-    if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
-        raise _broken(path, f"its entry {name} is malformed")
+    for number in (*shape, start, end):
+        if type(number) is not int or number < 0:
+            raise _broken(path, f"its entry {name} is malformed")
     if dtype not in _DTYPES:
         raise AdapterMismatch(f"{path.name}: {name} has dtype {dtype}; supported: {list(_DTYPES)}")
     tensor = StoredTensor(path, _DTYPES[dtype], shape, data + start)
@@ -82,35 +111,52 @@ def _entry(path: Path, name: str, value: Any, data: int, size: int) -> StoredTen
     return tensor
 
 
-def read_tensors(targets: Mapping[str, tuple[StoredTensor, torch.Tensor]]) -> None:
-    """Read into ``targets``, contiguous host tensors of the same shapes, cast to their dtypes.
+def read_tensors(places: Places, data: torch.Tensor) -> None:
+    """Read into ``data``, a flat contiguous host tensor, casting to its dtype.
 
     Raises AdapterMismatch where a file ends too early.
     """
-    by_path: dict[Path, list[str]] = {}
-    for name, (stored, _) in targets.items():
-        by_path.setdefault(stored.path, []).append(name)
-    for path, names in by_path.items():
+    runs = sorted(_runs(places), key=lambda run: (run.path, run.start))
+    for path, in_file in groupby(runs, key=lambda run: run.path):
         try:
             with path.open("rb", buffering=0) as file:
-                for name in names:
-                    stored, target = targets[name]
-                    file.seek(stored.start)
-                    same = target.dtype == stored.dtype
-                    buffer = target if same else torch.empty(stored.shape, dtype=stored.dtype)
-                    _fill(file, buffer.view(-1).view(torch.uint8).numpy().data, path, name)
-                    if not same:
-                        for here, there in zip(chunks(target), chunks(buffer), strict=True):
-                            here.copy_(there)
+                for run in in_file:
+                    _read_run(file, run, data[run.offset : run.offset + run.numel])
         except OSError as error:
             raise _broken(path, error.strerror or "not readable") from None
 
 
-def _fill(file: Any, buffer: memoryview, path: Path, name: str) -> None:
+def _runs(places: Places) -> Iterable[_Run]:
+    """The fewer the better: while Python handles tensors one by one, the step loop stands still."""
+    runs: list[_Run] = []
+    for name, (stored, offset) in places.items():
+        if not runs or not runs[-1].continues(stored, offset):
+            runs.append(_Run(stored.path, stored.dtype, stored.start, offset, 0, {}))
+        runs[-1].numel += stored.numel
+        runs[-1].ends[name] = stored.start + stored.nbytes
+    return runs
+
+
+def _read_run(file: Any, run: _Run, target: torch.Tensor) -> None:
+    file.seek(run.start)
+    if run.dtype == target.dtype:
+        _fill(file, target, run)
+        return
+    parts = chunks(target)
+    buffer = torch.empty(parts[0].numel(), dtype=run.dtype)
+    for part in parts:
+        read = buffer[: part.numel()]
+        _fill(file, read, run)
+        part.copy_(read)
+
+
+def _fill(file: Any, target: torch.Tensor, run: _Run) -> None:
+    buffer = target.view(torch.uint8).numpy().data
     while buffer:
         count = file.readinto(buffer)  # up to 2 GiB at a time
         if not count:
-            raise _broken(path, f"it ends inside {name}")
+            inside = next(name for name, end in run.ends.items() if end > file.tell())
+            raise _broken(run.path, f"it ends inside {inside}")
         buffer = buffer[count:]
 
 
