@@ -106,12 +106,12 @@ def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
         (lora, folder.configs.lora, folder.lora_tensors),
         (medusa, folder.configs.medusa, folder.medusa_tensors),
     )
-    for layout, config, tensors in parts:
+    for form, config, tensors in parts:
         if config is not None:
-            wrong = list(layout.config_faults(config))
-            yield from wrong or layout.tensor_faults(config, tensors, shape)
+            wrong = list(form.config_faults(config))
+            yield from wrong or form.tensor_faults(config, tensors, shape)
         elif tensors:
-            yield f"tensor {next(iter(tensors))} is there, but no {layout.CONFIG} speaks of it"
+            yield f"tensor {next(iter(tensors))} is there, but no {form.CONFIG} speaks of it"
 
 
 def read_folder(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lorax_spec.adapters import check
 from lorax_spec.adapters.shape import ModelShape
 from lorax_spec.adapters.tensor_file import StoredTensor
+from lorax_spec.adapters.weights import LORA_A, LORA_B
 
 CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-_NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])\.weight")
+_ENDS = (f"{LORA_A}.weight", f"{LORA_B}.weight")
 
 #: What scales the update or is looked at below.
 _USED = {"peft_type", "r", "lora_alpha", "use_rslora", "base_model_name_or_path", "bias"}
@@ -76,44 +76,46 @@ def tensor_faults(
     config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], shape: ModelShape | None
 ) -> Iterator[str]:
     """What is wrong with ``tensors`` under a faultless ``config``; ranks only without ``shape``."""
-    paths = _paths(tensors)
-    if not paths:
+    modules = _modules(tensors)
+    if not modules:
         yield f"no tensor is named {_PREFIX}<module>.lora_A.weight"
+    known = {name for names in modules.values() for name in names}
     for name in tensors:
-        if not _NAME.fullmatch(name):
+        if name not in known:
             yield f"tensor {name} is neither lora_A nor lora_B of a module"
-    for path in paths:
-        if shape is not None and path not in shape.linears:
-            yield f"target module {path} is no linear layer of this model that adapters may change"
-            continue
-        if shape is not None:
+    for path, (name_a, name_b) in modules.items():
+        if shape is None:
+            out_features, in_features = _own_features(tensors.get(name_a), tensors.get(name_b))
+        elif path in shape.linears:
             out_features, in_features = shape.linears[path]
         else:
-            out_features, in_features = _own_features(path, tensors)
-        expected = {
-            _name(path, "A"): (config["r"], in_features),
-            _name(path, "B"): (out_features, config["r"]),
-        }
+            yield f"target module {path} is no linear layer of this model that adapters may change"
+            continue
+        expected = {name_a: (config["r"], in_features), name_b: (out_features, config["r"])}
         yield from check.tensor_faults(expected, tensors)
 
 
 def pieces(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     """The tensors by the names they have in a slab, A and B of a module side by side."""
-    return {
-        f"{path}.lora_{side}": tensors[_name(path, side)]
-        for path in _paths(tensors)
-        for side in "AB"
-    }
+    named: dict[str, StoredTensor] = {}
+    for path, (name_a, name_b) in _modules(tensors).items():
+        named[path + LORA_A] = tensors[name_a]
+        named[path + LORA_B] = tensors[name_b]
+    return named
 
 
-def _paths(tensors: Mapping[str, StoredTensor]) -> list[str]:
-    return sorted({match["path"] for name in tensors if (match := _NAME.fullmatch(name))})
+def _modules(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[str, str]]:
+    """What A and B of each module are named, whether they are there or not."""
+    paths = {path for name in tensors if (path := _path(name)) is not None}
+    return {path: (_PREFIX + path + _ENDS[0], _PREFIX + path + _ENDS[1]) for path in sorted(paths)}
 
 
-def _name(path: str, side: str) -> str:
-    return f"{_PREFIX}{path}.lora_{side}.weight"
+def _path(tensor: str) -> str | None:
+    """The module that a tensor of this name belongs to; None where the name is no such name."""
+    path = tensor[len(_PREFIX) : -len(_ENDS[0])]
+    plain = tensor.startswith(_PREFIX) and tensor.endswith(_ENDS) and path and "\n" not in path
+    return path if plain else None
 
 
-def _own_features(path: str, tensors: Mapping[str, StoredTensor]) -> tuple[int, int]:
-    a, b = tensors.get(_name(path, "A")), tensors.get(_name(path, "B"))
+def _own_features(a: StoredTensor | None, b: StoredTensor | None) -> tuple[int, int]:
     return (b.shape[0] if b and b.shape else 0), (a.shape[-1] if a and a.shape else 0)

@@ -39,7 +39,7 @@ class Slab:
         strides, step = [], 1
         for size in reversed(shape):
             strides.append(step)
-            step *= max(size, 1)
+            step *= size
         # A slice and a view take six times as long, in which the step loop stands still.
         return self.data.as_strided(shape, strides[::-1], offset)
 
@@ -82,12 +82,3 @@ def chunks(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """
     flat: tuple[torch.Tensor, ...] = tensor.view(-1).split(_CHUNK)
     return flat
-
-
-def pack(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Slab:
-    """A host slab that holds copies of ``tensors``, cast to ``dtype``."""
-    pieces, numel = layout({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    slab = allocate(pieces, numel, dtype)
-    for name, tensor in tensors.items():
-        slab[name].copy_(tensor)
-    return slab

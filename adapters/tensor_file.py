@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -30,43 +30,49 @@ _MAX_HEADER = 16 * 2**20
 
 
 class StoredTensor(NamedTuple):
-    """A tensor in a file: ``start`` counts bytes from the file's beginning."""
+    """A tensor in a file: ``start`` and ``end`` count bytes from the file's beginning."""
 
     path: Path
     dtype: torch.dtype
     shape: tuple[int, ...]
     start: int
+    end: int
 
     @property
     def numel(self) -> int:
-        return math.prod(self.shape)
+        return self.nbytes // self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        return self.numel * self.dtype.itemsize
+        return self.end - self.start
 
 
-#: Where each stored tensor goes: the tensor, and the element of a slab that it begins at.
+#: Each stored tensor, and the element of a slab that it is to begin at.
 Places = Mapping[str, tuple[StoredTensor, int]]
 
 
 @dataclass
-class _Run:
-    """Tensors that lie side by side in a file and in a slab, and so are read as one."""
+class Run:
+    """Tensors that lie side by side in a file and in a slab alike, and so are read as one.
+
+    Its bytes ``start`` to ``end`` of the file become elements ``first`` to ``last`` of the slab;
+    ``ends`` says at which byte each tensor ends.
+    """
 
     path: Path
     dtype: torch.dtype
     start: int
-    offset: int
-    numel: int
+    end: int
+    first: int
+    last: int
     ends: dict[str, int]
 
     def continues(self, stored: StoredTensor, offset: int) -> bool:
         return (
-            stored.path == self.path
-            and stored.dtype == self.dtype
-            and stored.start == self.start + self.numel * self.dtype.itemsize
-            and offset == self.offset + self.numel
+            stored.start == self.end
+            and offset == self.last
+            and stored.dtype is self.dtype
+            and stored.path is self.path
         )
 
 
@@ -103,11 +109,11 @@ def _entry(path: Path, name: str, value: Any, data: int, size: int) -> StoredTen
             raise _broken(path, f"its entry {name} is malformed")
     if dtype not in _DTYPES:
         raise AdapterMismatch(f"{path.name}: {name} has dtype {dtype}; supported: {list(_DTYPES)}")
-    tensor = StoredTensor(path, _DTYPES[dtype], shape, data + start)
-    if end - start != tensor.nbytes:
+    tensor = StoredTensor(path, _DTYPES[dtype], shape, data + start, data + end)
+    if tensor.nbytes != math.prod(shape) * tensor.dtype.itemsize:
         raise _broken(path, f"{name} of {list(shape)} {dtype} cannot take {end - start} bytes")
-    if data + end > size:
-        raise _broken(path, f"{name} ends at byte {data + end} of {size}: the file is cut short")
+    if tensor.end > size:
+        raise _broken(path, f"{name} ends at byte {tensor.end} of {size}: the file is cut short")
     return tensor
 
 
@@ -116,28 +122,29 @@ def read_tensors(places: Places, data: torch.Tensor) -> None:
 
     Raises AdapterMismatch where a file ends too early.
     """
-    runs = sorted(_runs(places), key=lambda run: (run.path, run.start))
-    for path, in_file in groupby(runs, key=lambda run: run.path):
+    ordered = sorted(runs(places), key=lambda run: (run.path, run.start))
+    for path, in_file in groupby(ordered, key=lambda run: run.path):
         try:
             with path.open("rb", buffering=0) as file:
                 for run in in_file:
-                    _read_run(file, run, data[run.offset : run.offset + run.numel])
+                    _read_run(file, run, data[run.first : run.last])
         except OSError as error:
             raise _broken(path, error.strerror or "not readable") from None
 
 
-def _runs(places: Places) -> Iterable[_Run]:
+def runs(places: Places) -> list[Run]:
     """The fewer the better: while Python handles tensors one by one, the step loop stands still."""
-    runs: list[_Run] = []
+    found: list[Run] = []
     for name, (stored, offset) in places.items():
-        if not runs or not runs[-1].continues(stored, offset):
-            runs.append(_Run(stored.path, stored.dtype, stored.start, offset, 0, {}))
-        runs[-1].numel += stored.numel
-        runs[-1].ends[name] = stored.start + stored.nbytes
-    return runs
+        if not found or not found[-1].continues(stored, offset):
+            path, dtype, _, start, _ = stored
+            found.append(Run(path, dtype, start, start, offset, offset, {}))
+        found[-1].end = found[-1].ends[name] = stored.end
+        found[-1].last += stored.numel
+    return found
 
 
-def _read_run(file: Any, run: _Run, target: torch.Tensor) -> None:
+def _read_run(file: Any, run: Run, target: torch.Tensor) -> None:
     file.seek(run.start)
     if run.dtype == target.dtype:
         _fill(file, target, run)
@@ -150,7 +157,7 @@ def _read_run(file: Any, run: _Run, target: torch.Tensor) -> None:
         part.copy_(read)
 
 
-def _fill(file: Any, target: torch.Tensor, run: _Run) -> None:
+def _fill(file: Any, target: torch.Tensor, run: Run) -> None:
     buffer = target.view(torch.uint8).numpy().data
     while buffer:
         count = file.readinto(buffer)  # up to 2 GiB at a time

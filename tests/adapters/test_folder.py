@@ -7,9 +7,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorax_spec.adapters.folder import read_folder
+from lorax_spec import embedded
+from lorax_spec.adapters import lora
+from lorax_spec.adapters.folder import open_folder, read_folder
 from lorax_spec.adapters.inspect import inspect
 from lorax_spec.adapters.shape import ModelShape, shape_of
+from lorax_spec.adapters.slab import layout
+from lorax_spec.adapters.tensor_file import runs
 from lorax_spec.adapters.weights import AdapterWeights
 from tests.adapters.writers import (
     LINEARS,
@@ -160,6 +164,14 @@ def test_tensors_may_lie_in_several_files(tmp_path: Path) -> None:
     rest = write_lora(tmp_path / "rest", tensors={name: tensors[name] for name in names[3:]})
     (rest / "adapter_model.safetensors").rename(tmp_path / "parts" / "more.safetensors")
     assert read_folder(tmp_path / "parts", SHAPE, torch.float32).fingerprint == whole.fingerprint
+
+
+def test_a_lora_as_peft_writes_it_is_read_in_one_run() -> None:
+    folder = open_folder(embedded.path() / "adapters" / "pirate")
+    stored = lora.pieces(folder.lora_tensors)
+    pieces, numel = layout({name: tensor.shape for name, tensor in stored.items()})
+    (run,) = runs({name: (tensor, pieces[name].offset) for name, tensor in stored.items()})
+    assert (run.first, run.last) == (0, numel) and len(run.ends) == 84
 
 
 def test_fingerprint_is_of_the_contents(tmp_path: Path) -> None:

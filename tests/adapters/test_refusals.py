@@ -158,6 +158,19 @@ def test_what_overflows_the_models_dtype(tmp_path: Path) -> None:
         read_folder(folder, SHAPE, torch.float16)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 31, 100, 255])
+def test_one_number_is_not_finite(
+    tmp_path: Path, dtype: torch.dtype, value: float, place: int
+) -> None:
+    tensors = lora_tensors()
+    tensors[f"{Q}.lora_B.weight"].view(-1)[place] = value
+    folder = write_lora(tmp_path, tensors=tensors)
+    with pytest.raises(AdapterMismatch, match=r"not finite in \w+: model.layers.0.*q_proj.lora_B$"):
+        read_folder(folder, SHAPE, dtype)
+
+
 def test_lora_of_another_models_size(tmp_path: Path) -> None:
     tensors = {name: torch.cat([t, t], dim=1) for name, t in lora_tensors().items()}
     with pytest.raises(AdapterMismatch, match=r"; and 3 more$") as caught:

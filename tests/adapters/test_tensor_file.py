@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lorax_spec.adapters.tensor_file import read_header, read_tensors
+from lorax_spec.adapters.tensor_file import StoredTensor, read_header, read_tensors
 from lorax_spec.errors import AdapterMismatch
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -18,11 +18,14 @@ SHAPES = st.lists(st.integers(0, 5), max_size=3)
 TENSORS = st.dictionaries(st.text(min_size=1, max_size=9), st.tuples(SHAPES, DTYPES), max_size=5)
 
 
+def read_one(name: str, stored: StoredTensor) -> torch.Tensor:
+    data = torch.empty(stored.numel, dtype=stored.dtype)
+    read_tensors({name: (stored, 0)}, data)
+    return data.view(stored.shape)
+
+
 def read_all(path: Path) -> dict[str, torch.Tensor]:
-    header = read_header(path)
-    targets = {n: (t, torch.empty(t.shape, dtype=t.dtype)) for n, t in header.items()}
-    read_tensors(targets)
-    return {name: target for name, (_, target) in targets.items()}
+    return {name: read_one(name, stored) for name, stored in read_header(path).items()}
 
 
 @settings(deadline=None)
@@ -36,6 +39,39 @@ def test_reads_what_safetensors_writes(sizes: dict[str, tuple[list[int], torch.d
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor)
+
+
+@settings(deadline=None)
+@given(TENSORS, TENSORS, st.data())
+def test_any_files_into_one_slab(
+    first: dict[str, tuple[list[int], torch.dtype]],
+    second: dict[str, tuple[list[int], torch.dtype]],
+    data: st.DataObject,
+) -> None:
+    """In any order, with gaps or without, whatever lies side by side: tensors go to their places,
+    and nothing else is touched.
+    """
+    sizes = {f"1{name}": size for name, size in first.items()}
+    sizes |= {f"2{name}": size for name, size in second.items()}
+    tensors = {name: torch.randn(shape).to(dtype) for name, (shape, dtype) in sizes.items()}
+    slab_dtype = data.draw(DTYPES)
+    expected, places = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        stored: dict[str, StoredTensor] = {}
+        for number in "12":
+            path = Path(folder) / f"{number}.safetensors"
+            save_file({n: t for n, t in tensors.items() if n[0] == number}, path)
+            stored |= read_header(path)
+        order = list(stored) if data.draw(st.booleans()) else data.draw(st.permutations([*stored]))
+        end = 0
+        for name in order:
+            gap = data.draw(st.sampled_from([0, 0, 0, 3]))
+            places[name] = stored[name], end + gap
+            expected += [torch.full((gap,), 7.0), tensors[name].to(slab_dtype).view(-1)]
+            end += gap + tensors[name].numel()
+        slab = torch.full((end,), 7.0, dtype=slab_dtype)
+        read_tensors(places, slab)
+    assert torch.equal(slab, torch.cat([torch.empty(0), *expected]).to(slab_dtype))
 
 
 @settings(deadline=None, max_examples=300)
@@ -68,17 +104,32 @@ def test_truncated_files(tmp_path: Path, kept: int) -> None:
         read_header(path)
 
 
-def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kept", "inside"), [(0, "a"), (399, "a"), (400, "b"), (700, "b")])
+def test_a_file_that_shrinks_while_it_is_read(
+    tmp_path: Path, dtype: torch.dtype, kept: int, inside: str
+) -> None:
     path = tmp_path / "x.safetensors"
-    save_file({"a": torch.randn(1000)}, path)
-    (stored,) = read_header(path).values()
+    save_file({"a": torch.randn(100), "b": torch.randn(100)}, path)
+    stored = read_header(path)
+    places = {"a": (stored["a"], 0), "b": (stored["b"], 100)}
     with path.open("r+b") as file:
-        file.truncate(stored.start + 100)
-    with pytest.raises(AdapterMismatch, match="it ends inside a"):
-        read_tensors({"a": (stored, torch.empty(1000))})
+        file.truncate(stored["a"].start + kept)
+    with pytest.raises(AdapterMismatch, match=f"it ends inside {inside}"):
+        read_tensors(places, torch.empty(200, dtype=dtype))
     path.unlink()
     with pytest.raises(AdapterMismatch, match="No such file"):
-        read_tensors({"a": (stored, torch.empty(1000))})
+        read_tensors(places, torch.empty(200, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_more_than_one_buffer_is_cast(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "x.safetensors"
+    tensor = torch.randn(100_003)
+    save_file({"a": tensor}, path)
+    data = torch.empty(100_003, dtype=dtype)
+    read_tensors({"a": (read_header(path)["a"], 0)}, data)
+    assert torch.equal(data, tensor.to(dtype))
 
 
 def test_a_claim_of_huge_size_allocates_nothing(tmp_path: Path) -> None:

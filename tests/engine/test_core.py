@@ -27,6 +27,10 @@ def free(core: EngineCore) -> int:
     return core._scheduler.pool.free
 
 
+def adapters_in_use(core: EngineCore) -> list[str]:
+    return [adapter.adapter_id for adapter in core.adapters.list() if adapter.in_use]
+
+
 def test_cancelling_frees_blocks_at_once(
     core: EngineCore, prompts: Prompts, new_request: NewRequest
 ) -> None:
@@ -55,8 +59,10 @@ def test_cancelling_in_the_middle_of_a_prompt(
         tight.step()
     assert tight.step() == []
     assert free(tight) < before
+    assert adapters_in_use(tight) == ["pirate"]
     tight.cancel(request.request_id)
     assert free(tight) == before
+    assert adapters_in_use(tight) == []
     tight.check_integrity()
 
 
@@ -76,6 +82,7 @@ def test_a_request_that_came_complete_ends_at_once(
     assert event.timings == Timings()
     assert event.speculation.forward_passes == 0
     assert not core.has_work
+    assert adapters_in_use(core) == []
     core.check_integrity()
 
 

@@ -68,6 +68,21 @@ def test_heads_read_the_row_the_last_token_was_chosen_from(
             assert list(drafted) == guesses(adapter, tokens)[: len(drafted), 0].tolist()
 
 
+@pytest.mark.parametrize("method", [Method.MEDUSA, Method.PROMPT_LOOKUP])
+@pytest.mark.parametrize("number", [4, 9])
+def test_drafts_go_no_deeper_than_there_is_room(
+    core: EngineCore, prompts: Prompts, new_request: NewRequest, method: Method, number: int
+) -> None:
+    """The last token of a request needs no guess after it."""
+
+    def look(sequence: Sequence) -> None:
+        assert max(sequence.draft.depths, default=0) <= sequence.draft_room
+
+    with looking(core, look):
+        for new_tokens in (2, 3, 4, 5, 9):
+            run(core, [new_request(prompts["rename"][0], new_tokens, method, number, "medusa")])
+
+
 @pytest.mark.slow
 def test_drafts_are_accepted(core: EngineCore, prompts: Prompts, new_request: NewRequest) -> None:
     """Tokens per forward, a little below the model card's figures."""

@@ -160,6 +160,13 @@ def test_filters_cut_what_the_filters_before_them_left() -> None:
     assert _kept(row, SamplingRule(1.0, top_k=3, top_p=0.75, min_p=0.8)) == [0]
 
 
+def test_a_share_that_is_reached_exactly_is_enough() -> None:
+    """Four equal scores have exactly a quarter each."""
+    assert _kept(torch.zeros(4), SamplingRule(1.0, top_p=0.5)) == [0, 1]
+    assert _kept(torch.zeros(4), SamplingRule(1.0, typical_p=0.75)) == [0, 1, 2]
+    assert _kept(torch.zeros(4), SamplingRule(1.0, min_p=1.0)) == [0, 1, 2, 3]
+
+
 def _kept(row: torch.Tensor, rule: SamplingRule) -> list[int]:
     return (ours(row, rule) > -torch.inf).nonzero()[:, 0].tolist()
 

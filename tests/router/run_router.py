@@ -11,7 +11,7 @@ from lorax_spec.router.server import RouterConfig, serve_router
 
 
 def main() -> int:
-    options: dict[str, Any] = json.loads(sys.argv[1])
+    options: dict[str, Any] = {"max_concurrent_requests": 100, **json.loads(sys.argv[1])}
     files = {name: Path(options[name]) for name in options if name.startswith("tls_")}
     config = RouterConfig(**{**options, **files, "workers": tuple(options["workers"])})
     return serve_router(config, lambda grpc, http: print(grpc, http, flush=True))

@@ -30,7 +30,7 @@ from tests.worker.processes import fake_worker, process
 
 @contextmanager
 def running_router(*workers: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    options = {"workers": workers, "max_concurrent_requests": 100, "grpc_port": 0, **options}
+    options = {"workers": workers, "grpc_port": 0, **options}
     with process("-m", "tests.router.run_router", json.dumps(options)) as (child, ready):
         yield child, ready.split()[0]
 
