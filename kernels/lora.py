@@ -10,6 +10,11 @@ Rows of the base model appear in no tile and cost nothing.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
+
+#: Ranks are filled up with zeros to a multiple of this: products of one column or three go through
+#: other kernels than those of eight, and some of these depend on the rows beside.
+RANK_STEP = 8
 
 
 def add_lora(
@@ -32,6 +37,8 @@ def add_lora(
     """
     tiles, width = rows.shape
     flat = rows.flatten()
+    if missing := -a.shape[1] % RANK_STEP:
+        a, b = F.pad(a, (0, 0, 0, missing)), F.pad(b, (0, missing))
     inputs = x.index_select(0, flat).view(tiles, width, -1)
     low = torch.bmm(inputs, a.transpose(1, 2)) * scale
     update = torch.bmm(low, b.transpose(1, 2)).flatten(0, 1)

@@ -20,6 +20,9 @@ from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 
 #: Rows a tile holds at most; beyond NARROW, prompt chunks fill tiles of WIDE rows.
 NARROW, WIDE = 8, 32
+#: For exact results, attention's products have at least so many rows, and those of LoRA, whose
+#: ranks make them oddly shaped, exactly so many: then no kernel is chosen by the company.
+EXACT_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,19 @@ class _Strand:
 
 
 def build_batch(
-    plan: Sequence[Scheduled], row_floor: int, shared_heads: int, device: torch.device
+    plan: Sequence[Scheduled],
+    row_floor: int,
+    shared_heads: int,
+    device: torch.device,
+    *,
+    exact: bool = False,
 ) -> Batch:
     """Lay out ``plan``.
 
     Args:
         row_floor: fewest rows of any product (see ``determinism``); shorter batches are padded.
         shared_heads: query heads per key head, which multiply the rows of attention's products.
+        exact: every row's results must have the same bits in any batch.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -110,7 +119,7 @@ def build_batch(
     def tensor(values: list[int], pad: int) -> torch.Tensor:
         return torch.tensor(values + [pad] * padding, dtype=torch.int64, device=device)
 
-    width_floor = -(-row_floor // shared_heads)
+    width_floor = -(-(EXACT_ROWS if exact else row_floor) // shared_heads)
     return Batch(
         ids=tensor(ids, 0),
         positions=tensor(positions, 0),
@@ -118,7 +127,7 @@ def build_batch(
         kept=torch.tensor(kept, dtype=torch.int64, device=device),
         first_kept=tuple(first_kept),
         tiles=tuple(_tiles(strands, len(ids), padding, width_floor, device)),
-        lanes=tuple(_lanes(list(lanes.values()), row_floor, device)),
+        lanes=tuple(_lanes(list(lanes.values()), exact, device)),
     )
 
 
@@ -195,16 +204,16 @@ def _stack(tiles: list[_Strand], floor: int, batch_rows: int, device: torch.devi
 
 
 def _lanes(
-    adapters: list[tuple[LoraWeights, list[int]]], floor: int, device: torch.device
+    adapters: list[tuple[LoraWeights, list[int]]], exact: bool, device: torch.device
 ) -> Iterator[Lanes]:
     groups: dict[tuple[object, ...], list[tuple[LoraWeights, list[int]]]] = {}
     for lora, rows in adapters:
-        size = NARROW if len(rows) <= NARROW else WIDE
+        size = EXACT_ROWS if exact else NARROW if len(rows) <= NARROW else WIDE
         key = (lora.rank, frozenset(lora.modules), size)
         for start in range(0, len(rows), size):
             groups.setdefault(key, []).append((lora, rows[start : start + size]))
     for tiles in groups.values():
-        width = max(floor, max(len(rows) for _, rows in tiles))
+        width = EXACT_ROWS if exact else max(len(rows) for _, rows in tiles)
         padded = [rows + rows[-1:] * (width - len(rows)) for _, rows in tiles]
         kept = [i * width + j for i, (_, rows) in enumerate(tiles) for j in range(len(rows))]
         scale = torch.tensor([lora.scale for lora, _ in tiles], device=device)

@@ -131,7 +131,13 @@ class EngineCore:
         now = time.monotonic()
         for scheduled in plan:
             scheduled.sequence.progress.started = scheduled.sequence.progress.started or now
-        batch = build_batch(plan, self._row_floor, self._model.shared_heads, self._model.device)
+        batch = build_batch(
+            plan,
+            self._row_floor,
+            self._model.shared_heads,
+            self._model.device,
+            exact=self.info.deterministic,
+        )
         hidden, logits = self._model.forward(batch)
         sampling = [(i, scheduled) for i, scheduled in enumerate(plan) if scheduled.samples]
         walks = self._verify(sampling, batch, logits)

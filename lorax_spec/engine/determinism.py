@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from lorax_spec.engine.batch import EXACT_ROWS
 from lorax_spec.kernels.attention import KEY_CHUNK, Tiles, paged_attention
+from lorax_spec.kernels.lora import add_lora
 
 #: Row counts tried as a floor, and the counts a floor must then hold for.
 FLOORS = (1, 4, 8, 16)
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32, 64, 100, 256, 512)
 #: Larger products than this many multiplications are left out: the check must not take minutes.
 LARGEST_CHECK = 2**28
+#: How many runs of each count are compared, at most.
+WINDOWS = 48
 #: Tiles attention is tried with: (tiles, query rows in each, chunks of keys).
 TILINGS = ((1, 1, 1), (1, 2, 1), (1, 8, 2), (3, 1, 1), (5, 4, 3), (20, 8, 1), (2, 32, 4))
 
@@ -38,10 +42,9 @@ def row_floor(model: nn.Module, heads: int, kv_heads: int, head_dim: int) -> int
     layers = list(_distinct_linears(model))
     like = layers[0].weight
     for floor in FLOORS:
-        if all(_linear_invariant(layer, floor) for layer in layers) and _attention_invariant(
-            heads, kv_heads, head_dim, floor, like
-        ):
-            return floor
+        if all(_linear_invariant(layer, floor) for layer in layers):
+            invariant = _attention_invariant(heads, kv_heads, head_dim, like)
+            return floor if invariant and _lora_invariant(like) else None
     return None
 
 
@@ -82,30 +85,31 @@ def _fastest(once: Callable[[], None], repeats: int = 15) -> float:
 
 @torch.inference_mode()
 def _linear_invariant(layer: nn.Linear, floor: int) -> bool:
-    """Each count's rows equal those computed in the largest batch, and a shifted batch too."""
+    """Rows computed so many at a time equal those computed in the largest batch.
+
+    Many windows of each count: in 16 bit another order of summation shows in few values only.
+    """
     counts = [c for c in COUNTS if c <= max(32, LARGEST_CHECK // layer.weight.numel())]
     rows = _random_rows(layer, max(counts[-1], floor) + 1)
     whole = layer(rows)
     for count in counts:
         padded = max(count, floor)
-        if not torch.equal(layer(rows[:padded])[:count], whole[:count]):
-            return False
-        if not torch.equal(layer(rows[1 : padded + 1])[:count], whole[1 : count + 1]):
-            return False
+        for start in range(0, min(len(rows) - padded, WINDOWS * count), count):
+            window = layer(rows[start : start + padded])
+            if not torch.equal(window, whole[start : start + padded]):
+                return False
     return True
 
 
 @torch.inference_mode()
-def _attention_invariant(
-    heads: int, kv_heads: int, head_dim: int, floor: int, like: torch.Tensor
-) -> bool:
+def _attention_invariant(heads: int, kv_heads: int, head_dim: int, like: torch.Tensor) -> bool:
     """One row's attention is the same in every tiling it may meet."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(like)
 
-    slots, width_floor = 4 * KEY_CHUNK, -(-floor * kv_heads // heads)
+    slots, width_floor = 4 * KEY_CHUNK, -(-EXACT_ROWS * kv_heads // heads)
     keys, values = draw(kv_heads, slots, head_dim), draw(kv_heads, slots, head_dim)
     query = draw(heads, 1, head_dim).expand(heads, 700, head_dim).contiguous()
     query[:, 1:] += draw(heads, 699, head_dim)
@@ -123,6 +127,37 @@ def _attention_invariant(
         )
         results.append(out[0])
     return all(torch.equal(results[0], other) for other in results[1:])
+
+
+@torch.inference_mode()
+def _lora_invariant(like: torch.Tensor) -> bool:
+    """Rows get the same update wherever they are in a tile, and however many tiles there are."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(like)
+
+    size, count = 256, 6 * EXACT_ROWS
+    x = draw(count, size)
+    for rank in (1, 8, 16, 64):
+        a, b = draw(1, rank, size) * size**-0.5, draw(1, size, rank)
+
+        def updates(order: torch.Tensor, a: torch.Tensor = a, b: torch.Tensor = b) -> torch.Tensor:
+            rows = order.to(like.device).view(-1, EXACT_ROWS)
+            y, tiles = torch.zeros_like(x), len(rows)
+            scale = torch.ones(tiles, 1, 1).to(like)
+            kept = torch.arange(rows.numel(), device=like.device)
+            add_lora(y, x, rows, kept, a.expand(tiles, -1, -1), b.expand(tiles, -1, -1), scale)
+            return y
+
+        together = updates(torch.arange(count))
+        shuffled = updates(torch.randperm(count, generator=generator))
+        apart = [updates(order) for order in torch.arange(count).split(EXACT_ROWS)]
+        if not torch.equal(together, shuffled) or not torch.equal(
+            together, torch.stack(apart).sum(0)
+        ):
+            return False
+    return True
 
 
 def _all_linear(model: nn.Module) -> bool:
