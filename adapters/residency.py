@@ -75,6 +75,9 @@ class Residency:
         for version in lease.versions:
             version.leases.add(lease)
         self.leases[lease] = None
+        if not lease.versions:  # the base model alone takes no room, so it overtakes nobody
+            self._settle(lease, None)
+            return
         self.waiting[lease] = None
         self.advance()
 

@@ -78,6 +78,19 @@ def test_waiting_for_room_is_bounded(tmp_path: Path) -> None:
     rig.manager.check_integrity()
 
 
+def test_the_base_model_waits_for_nobody(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, slots=1, max_overtakes=3)
+    held, waiting = rig.take("a"), rig.take("b")
+    assert all(rig.ask().ready for _ in range(9))
+    overtaking = [rig.ask("a") for _ in range(4)]
+    assert [lease.ready for lease in overtaking] == [True, True, True, False]
+    for lease in (held, *overtaking):
+        lease.release()
+    rig.executor.run_all()
+    assert waiting.ready
+    rig.manager.check_integrity()
+
+
 def test_a_failed_or_released_waiter_bars_nobody(tmp_path: Path) -> None:
     rig = Rig(tmp_path, max_overtakes=0)
     running = rig.take("a", "b")
