@@ -33,8 +33,8 @@ class Tiles:
 
     ``rows`` int64 [tiles, width]: flattened batch row of each query, padded with repeats.
     ``positions`` int64 [tiles, width]: its position in the sequence.
-    ``key_slots`` int64 [tiles, keys]: cache slot of each key position, ``keys`` a multiple of
-    KEY_CHUNK, padded with any valid slot.
+    ``key_slots`` int64 [tiles, keys]: cache slot of each key position, padded with any valid slot;
+    for exact attention ``keys`` is a multiple of KEY_CHUNK.
     ``in_order``: the flattened ``rows`` are those of the batch, each once, so that nothing has to
     be gathered or scattered.
     """
@@ -156,20 +156,19 @@ def _attend_chunks(
 
     top = weight = total = None
     for start in range(0, length, KEY_CHUNK):
-        chunk = slice(start, start + KEY_CHUNK)
+        size = min(KEY_CHUNK, length - start)
+        chunk = slice(start, start + size)
         scores = torch.bmm(q, k[:, chunk].transpose(1, 2)).float()
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        scores = scores.view(kv_heads, count, share, width, KEY_CHUNK) + bias[..., chunk]
+        scores = scores.view(kv_heads, count, share, width, size) + bias[..., chunk]
         peak = scores.amax(-1, keepdim=True)
         if top is None:
             new_top = peak.clamp_min(torch.finfo(torch.float32).min)
         else:
             new_top = torch.maximum(top, peak)
         p = (scores - new_top).exp_()
-        part = torch.bmm(
-            p.view(kv_heads * count, share * width, KEY_CHUNK).to(v.dtype), v[:, chunk]
-        )
+        part = torch.bmm(p.view(kv_heads * count, share * width, size).to(v.dtype), v[:, chunk])
         part = part.float().view(kv_heads, count, share, width, value_dim)
         if top is None or weight is None or total is None:
             weight, total = p.sum(-1, keepdim=True), part

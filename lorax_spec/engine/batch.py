@@ -119,6 +119,8 @@ def build_batch(
     def tensor(values: list[int], pad: int) -> torch.Tensor:
         return torch.tensor(values + [pad] * padding, dtype=torch.int64, device=device)
 
+    # Whole chunks where their sums decide the bits; else no more keys than the context needs.
+    step = KEY_CHUNK if exact else 2 * BLOCK_SIZE
     width_floor = -(-(EXACT_ROWS if exact else row_floor) // shared_heads)
     return Batch(
         ids=tensor(ids, 0),
@@ -126,7 +128,7 @@ def build_batch(
         slots=tensor(slots, NULL_BLOCK * BLOCK_SIZE),
         kept=torch.tensor(kept, dtype=torch.int64, device=device),
         first_kept=tuple(first_kept),
-        tiles=tuple(_tiles(strands, len(ids), padding, width_floor, device)),
+        tiles=tuple(_tiles(strands, len(ids), padding, width_floor, step, device)),
         lanes=tuple(_lanes(list(lanes.values()), exact, device)),
     )
 
@@ -158,7 +160,12 @@ def _strands(scheduled: Scheduled, first: int) -> Iterator[_Strand]:
 
 
 def _tiles(
-    strands: list[_Strand], rows: int, padding: int, floor: int, device: torch.device
+    strands: list[_Strand],
+    rows: int,
+    padding: int,
+    floor: int,
+    step: int,
+    device: torch.device,
 ) -> Iterator[Tiles]:
     """Cut strands into tiles, and group those of like width and length."""
     groups: dict[tuple[int, int], list[_Strand]] = {}
@@ -173,13 +180,15 @@ def _tiles(
         null = _Strand([NULL_BLOCK], list(range(rows, rows + padding)), [0] * padding, {})
         groups.setdefault((NARROW, 0), []).append(null)
     for tiles in groups.values():
-        yield _stack(tiles, floor, rows + padding, device)
+        yield _stack(tiles, floor, step, rows + padding, device)
 
 
-def _stack(tiles: list[_Strand], floor: int, batch_rows: int, device: torch.device) -> Tiles:
+def _stack(
+    tiles: list[_Strand], floor: int, step: int, batch_rows: int, device: torch.device
+) -> Tiles:
     width = max(floor, max(len(tile.rows) for tile in tiles))
     longest = max(tile.positions[-1] for tile in tiles) + 1
-    blocks = -(-longest // KEY_CHUNK) * KEY_CHUNK // BLOCK_SIZE
+    blocks = -(-longest // step) * step // BLOCK_SIZE
 
     def padded(values: Sequence[int], length: int, pad: int) -> list[int]:
         return [*values[:length], *[pad] * (length - len(values))]

@@ -19,7 +19,7 @@ from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.determinism import AFFORDABLE, cost_of_invariance, row_floor
 from lorax_spec.engine.memory import keep_freed_memory
 from lorax_spec.engine.model import LanguageModel
-from lorax_spec.engine.packed import pack_linears
+from lorax_spec.engine.packed import pack_linears, shared_inputs
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.types import Info
@@ -57,6 +57,8 @@ def load(config: EngineConfig) -> Loaded:
         keep_freed_memory()
         if (threads := _threads(config, hf_model)) is not None:
             torch.set_num_threads(threads)
+        if hf_model.dtype == torch.float32:
+            pack_linears(hf_model, shared_inputs(hf_model))
     shape = shape_of(hf_model, config.model_id)
     floor, deterministic = _row_floor(config, hf_model, device)
     model = LanguageModel(hf_model, exact=deterministic)
@@ -143,7 +145,6 @@ def _row_floor(
         if config.deterministic:
             raise _not_deterministic("batch-invariant CUDA kernels are not in this version")
         return 1, False
-    pack_linears(model)
     heads = _heads(model)
     floor = None if config.deterministic is False else row_floor(model, *heads)
     if floor is None and config.deterministic:

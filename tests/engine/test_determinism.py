@@ -15,7 +15,7 @@ from lorax_spec import embedded
 from lorax_spec.engine import determinism, loading
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.determinism import FLOORS, row_floor
-from lorax_spec.engine.packed import PackedLinear, pack_linears
+from lorax_spec.engine.packed import PackedLinear, SharedProduct, pack_linears, shared_inputs
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels.attention import Tiles, paged_attention
 
@@ -37,6 +37,10 @@ class Suspect(nn.Linear):
         return y
 
 
+def packed(linear: nn.Linear) -> PackedLinear:
+    return PackedLinear(linear, SharedProduct([linear]), 0)
+
+
 @pytest.mark.parametrize(
     ("tamper", "floor"),
     [
@@ -52,7 +56,7 @@ class Suspect(nn.Linear):
 def test_a_layer_whose_bits_depend_on_other_rows_is_found_out(
     tamper: Callable[[int, int], bool], floor: int | None
 ) -> None:
-    honest = PackedLinear(nn.Linear(32, 64))
+    honest = packed(nn.Linear(32, 64))
     least = row_floor(nn.Sequential(honest), *HEADS)
     assert least is not None
     expected = None if floor is None else max(floor, least)
@@ -73,7 +77,7 @@ def test_attention_whose_bits_depend_on_its_tiles_is_found_out(
         out = paged_attention(query, keys, values, groups, scale=scale)
         return out * (1 + 1e-6) if groups[0].rows.shape[1] == 32 else out
 
-    model = nn.Sequential(PackedLinear(nn.Linear(32, 64)))
+    model = nn.Sequential(packed(nn.Linear(32, 64)))
     assert row_floor(model, *HEADS) in FLOORS
     monkeypatch.setattr(determinism, "paged_attention", wide_only)
     assert row_floor(model, *HEADS) is None
@@ -104,8 +108,8 @@ def test_nothing_is_promised_of_products_that_are_not_tried(config: PreTrainedCo
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_this_machine_has_a_floor_for_the_embedded_model(dtype: torch.dtype) -> None:
     model = AutoModelForCausalLM.from_pretrained(embedded.path() / "base", dtype=dtype)
-    packed = pack_linears(model)
-    assert bool(packed) == (dtype is torch.float32)
+    layers = pack_linears(model)
+    assert bool(layers) == (dtype is torch.float32)
     assert row_floor(model, *HEADS) in FLOORS
 
 
@@ -146,13 +150,12 @@ def test_packed_products_are_products(
     """Within float32's rounding of a sum of ``inputs`` terms; in transformers' [1, rows, in]."""
     torch.manual_seed(seed)
     linear = nn.Linear(inputs, outputs, bias=bias)
-    packed = PackedLinear(linear)
     x = torch.randn(1, rows, inputs)
     with torch.inference_mode():
         expected = x.double() @ linear.weight.double().T
         if bias:
             expected += linear.bias.double()
-        actual = packed(x)
+        actual = packed(linear)(x)
     size = (x.double().abs() @ linear.weight.double().abs().T) + 1
     assert actual.shape == (1, rows, outputs)
     assert ((actual - expected).abs() <= 2e-7 * inputs**0.5 * size).all()
@@ -160,12 +163,33 @@ def test_packed_products_are_products(
 
 @pytest.mark.parametrize("shape", [(256, 704), (704, 256), (256, 4096)])
 def test_packed_rows_are_the_same_in_any_company(shape: tuple[int, int]) -> None:
-    packed = PackedLinear(nn.Linear(*shape, bias=False))
+    layer = packed(nn.Linear(*shape, bias=False))
     x = torch.randn(40, shape[0])
     with torch.inference_mode():
-        whole = packed(x)
+        whole = layer(x)
         for start, count in ((0, 1), (3, 1), (5, 2), (8, 7), (1, 8), (0, 33)):
-            assert torch.equal(packed(x[start : start + count]), whole[start : start + count])
+            assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
+
+
+@given(rows=st.integers(1, 20), bias=st.booleans(), order=st.permutations([0, 1, 2]))
+def test_layers_of_one_input_share_a_product(rows: int, bias: bool, order: list[int]) -> None:
+    """Asked in any order, and again for other inputs, each gives what it would give alone."""
+    torch.manual_seed(rows)
+    linears = [nn.Linear(16, size, bias=bias) for size in (8, 24, 4)]
+    product = SharedProduct(linears)
+    with torch.inference_mode():
+        for x in (torch.randn(1, rows, 16), torch.randn(1, rows, 16)):
+            for index in (*order, order[0]):
+                linear = linears[index]
+                torch.testing.assert_close(product.part(index, x), linear(x))
+
+
+def test_shared_inputs_are_found() -> None:
+    model = AutoModelForCausalLM.from_pretrained(embedded.path() / "base", dtype=torch.float32)
+    groups = shared_inputs(model)
+    ends = [[name.rpartition(".")[2] for name in group] for group in groups]
+    blocks = model.config.num_hidden_layers
+    assert ends == [["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]] * blocks
 
 
 def test_packing_keeps_tied_weights_and_leaves_the_rest_alone() -> None:
