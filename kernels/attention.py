@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from lorax_spec.kernels.kv_cache import BLOCK_SIZE
+
 #: Keys per chunk; fixed, since the order of summation decides the last bit.
 KEY_CHUNK = 128
 
@@ -35,6 +37,8 @@ class Tiles:
     ``positions`` int64 [tiles, width]: its position in the sequence.
     ``key_slots`` int64 [tiles, keys]: cache slot of each key position, padded with any valid slot;
     for exact attention ``keys`` is a multiple of KEY_CHUNK.
+    ``key_blocks`` int64 [tiles, keys / BLOCK_SIZE], where the slots are those of whole blocks in
+    order: sixteen slots are then copied at a time.
     ``in_order``: the flattened ``rows`` are those of the batch, each once, so that nothing has to
     be gathered or scattered.
     """
@@ -42,6 +46,7 @@ class Tiles:
     rows: torch.Tensor
     positions: torch.Tensor
     key_slots: torch.Tensor
+    key_blocks: torch.Tensor | None = None
     in_order: bool = False
     _biases: dict[int | None, torch.Tensor] = field(default_factory=dict, compare=False)
 
@@ -99,6 +104,15 @@ def paged_attention(
     return out
 
 
+def _gathered(cache: torch.Tensor, tiles: Tiles) -> torch.Tensor:
+    """The tiles' keys or values [kv_heads, tiles * keys, head_dim]."""
+    if tiles.key_blocks is None:
+        return cache.index_select(1, tiles.key_slots.flatten())
+    kv_heads, slots, head_dim = cache.shape
+    blocks = cache.view(kv_heads, slots // BLOCK_SIZE, BLOCK_SIZE * head_dim)
+    return blocks.index_select(1, tiles.key_blocks.flatten()).view(kv_heads, -1, head_dim)
+
+
 def _attend_fused(
     query: torch.Tensor,
     keys: torch.Tensor,
@@ -111,8 +125,7 @@ def _attend_fused(
     heads, _, head_dim = query.shape
     kv_heads, value_dim = keys.shape[0], values.shape[-1]
     count, width = tiles.rows.shape
-    slots = tiles.key_slots.flatten()
-    k, v = keys.index_select(1, slots), values.index_select(1, slots)
+    k, v = _gathered(keys, tiles), _gathered(values, tiles)
     if count == 1:  # one sequence: no tile dimension to bring forward
         q, k, v = query[None], k[None], v[None]
     else:
@@ -146,12 +159,11 @@ def _attend_chunks(
     count, width = tiles.rows.shape
     share = heads // kv_heads
     length = tiles.key_slots.shape[1]
-    slots = tiles.key_slots.flatten()
     # [kv_heads * tiles, share * width, head_dim]: heads of one group share a product.
     q = (query * scale).view(kv_heads, share, count, width, head_dim).transpose(1, 2)
     q = q.reshape(kv_heads * count, share * width, head_dim)
-    k = keys.index_select(1, slots).view(kv_heads * count, length, head_dim)
-    v = values.index_select(1, slots).view(kv_heads * count, length, value_dim)
+    k = _gathered(keys, tiles).view(kv_heads * count, length, head_dim)
+    v = _gathered(values, tiles).view(kv_heads * count, length, value_dim)
     bias = tiles.bias(window)
 
     top = weight = total = None

@@ -208,6 +208,7 @@ def _stack(
             [padded(t.positions, width, t.positions[-1]) for t in tiles], device=device
         ),
         key_slots=key_slots,
+        key_blocks=None if moves else table,
         in_order=list(chain.from_iterable(rows)) == list(range(batch_rows)),
     )
 
