@@ -116,25 +116,22 @@ def _reference(family: Family, lora: str | None) -> Reference:
 
 
 def test_alone(world: World) -> None:
-    """One request at a time, every mode, on a share of the prompts."""
+    """One request at a time: every prompt in every mode."""
     core = world.core(max_total_tokens=512)
-    prompts = world.family.prompts[:: max(1, len(world.family.prompts) // 6)]
-    cases = list(itertools.product(prompts, world.modes))
+    cases = list(itertools.product(world.family.prompts, world.modes))
     outcomes = [run(core, [world.request(i, p, m)])[0] for i, (p, m) in enumerate(cases)]
     world.assert_equal(cases, outcomes)
 
 
 def test_all_together_with_chunks_and_preemption(world: World) -> None:
-    """Every prompt, modes mixed in each batch, in a cache too small for all of them."""
+    """Every prompt in every mode, mixed in each batch, in a cache too small for all of them."""
     longest = max(map(len, world.family.prompts)) + NEW_TOKENS
     core = world.core(
         max_total_tokens=longest,
         max_batch_total_tokens=longest + 12 * (NEW_TOKENS + 30),
         max_batch_prefill_tokens=48,
     )
-    modes = itertools.cycle(world.modes)
-    rounds = 1 if world.family.name == "embedded" else 4
-    cases = [(p, next(modes)) for _ in range(rounds) for p in world.family.prompts]
+    cases = list(itertools.product(world.family.prompts, world.modes))
     outcomes = run(core, [world.request(i, p, m) for i, (p, m) in enumerate(cases)], timeout=300)
     assert core._scheduler.preemptions > 0
     world.assert_equal(cases, outcomes)
