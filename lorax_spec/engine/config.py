@@ -23,8 +23,8 @@ class EngineConfig:
     #: Of torch's pool on a CPU.  None: OMP_NUM_THREADS where it is set; else one for a small model,
     #: whose products are too short to share, and one per physical core for a large one.
     threads: int | None = None
-    #: Prompt lookup's draft length, and the most a Medusa draft goes ahead; 0 turns both off
-    #: for requests that do not ask themselves.
+    #: Prompt lookup's draft length for requests that give none; 0: only those that ask look up.
+    #: Medusa heads draft whenever a request has them.
     speculative_tokens: int = 0
     max_input_length: int | None = None
     max_total_tokens: int | None = None
