@@ -67,11 +67,16 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Speculation:
-    """Who drafts, and how much: ``num_tokens`` exactly where given, else as the controller says."""
+    """Who drafts, and how much: ``num_tokens`` exactly where given, else as the controller says.
+
+    ``medusa_adapter_id``: heads (Medusa or Hydra) to draft with, beside the request's adapter.
+    ``reference``: text that prompt lookup searches as well, such as the document that is edited.
+    """
 
     method: Method = Method.AUTO
     num_tokens: int | None = None
     medusa_adapter_id: str | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +165,12 @@ class Token:
 
 @dataclass(frozen=True)
 class DrafterCounts:
+    """``drafted_by_depth[d]`` and ``accepted_by_depth[d]`` count nodes ``d + 1`` tokens ahead."""
+
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    drafted_by_depth: tuple[int, ...] = ()
+    accepted_by_depth: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,17 @@ class EngineConfig:
     #: Of torch's pool on a CPU.  None: OMP_NUM_THREADS where it is set; else one for a small model,
     #: whose products are too short to share, and one per physical core for a large one.
     threads: int | None = None
-    #: Prompt lookup's draft length for requests that give none; 0: only those that ask look up.
-    #: Medusa heads draft whenever a request has them.
+    #: Most tokens that prompt lookup and the draft model guess ahead where a request gives no
+    #: number; 0: only requests that ask for them use them.  Heads draft whenever a request has them.
     speculative_tokens: int = 0
+    #: Shortest and longest suffix that prompt lookup matches.
+    lookup_min_match: int = 1
+    lookup_max_match: int = 16
+    #: Tokens of finished requests that prompt lookup remembers per adapter; 0: none.
+    lookup_pool_tokens: int = 0
+    #: A smaller model with the same tokenizer that drafts: a folder or a hub id.
+    draft_model_id: str | None = None
+    draft_model_revision: str | None = None
     max_input_length: int | None = None
     max_total_tokens: int | None = None
     #: Room in the KV cache.

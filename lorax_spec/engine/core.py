@@ -11,7 +11,7 @@ from lorax_spec.adapters.manager import AdapterManager
 from lorax_spec.engine.batch import Batch, build_batch
 from lorax_spec.engine.blocks import BlockPool
 from lorax_spec.engine.config import EngineConfig
-from lorax_spec.engine.drafting import draft_all
+from lorax_spec.engine.drafting.drafts_old import draft_all
 from lorax_spec.engine.loading import Loaded, load
 from lorax_spec.engine.request import (
     Emitted,

@@ -22,7 +22,8 @@ class TokenRequest:
     ``parameters`` has ``max_new_tokens`` and, where it samples, ``seed`` filled in; its ``stop``
     strings are the caller's business, since they speak of text.  ``generated`` holds tokens that
     were already sent before the request moved here; they count towards ``max_new_tokens`` and are
-    not emitted again.  ``adapter`` and ``medusa`` are None for none.
+    not emitted again.  ``adapter`` and ``medusa`` are None for none.  ``reference``: tokens of
+    the speculation's reference text.
     """
 
     request_id: int
@@ -32,6 +33,7 @@ class TokenRequest:
     adapter: AdapterRef | None = None
     medusa: AdapterRef | None = None
     generated: tuple[int, ...] = ()
+    reference: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

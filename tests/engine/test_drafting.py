@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from lorax_spec import embedded
 from lorax_spec.engine.core import EngineCore
-from lorax_spec.engine.drafting import drafter_of
+from lorax_spec.engine.drafting.drafts_old import drafter_of
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.types import Method, Speculation
 from tests.conformance.running import run

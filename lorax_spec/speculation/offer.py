@@ -1,0 +1,122 @@
+"""Offers: what a drafter would guess, and how sure it is of every guess.
+
+An offer is larger than what will be verified.  Offers of several drafters are merged into one,
+and the budget takes the best nodes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lorax_spec.speculation.tree import MAX_NODES, ROOT, DraftTree
+
+#: What siblings may be worth together: something else always remains possible.
+SUREST = 0.99
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A tree of guesses for one sequence.
+
+    ``tokens`` and ``parents`` are those of a DraftTree: parents come before their children, and
+    siblings differ.  ``probabilities[i]``: how likely node ``i`` holds the model's token where its
+    parent did, in (0, 1].  ``drafters[i]`` names who guessed it.  A ``whole`` offer is worth
+    nothing in part: it is drafted as it is, or not at all.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    drafters: tuple[str, ...] = ()
+    whole: bool = False
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def reach(self) -> list[float]:
+        """How likely each node is accepted: the product of the probabilities on its path."""
+        reach: list[float] = []
+        for parent, probability in zip(self.parents, self.probabilities, strict=True):
+            reach.append(probability if parent == ROOT else reach[parent] * probability)
+        return reach
+
+
+NOTHING = Offer()
+
+
+def chain_offer(tokens: Sequence[int], probabilities: Sequence[float], drafter: str) -> Offer:
+    """One guess after the other."""
+    count = len(tokens)
+    parents = tuple(range(ROOT, count - 1))
+    return Offer(tuple(tokens), parents, tuple(probabilities), (drafter,) * count)
+
+
+def merge(offers: Sequence[Offer]) -> Offer:
+    """All guesses in one tree, shared prefixes once.
+
+    Guesses of the same token by several drafters count as independent evidence,
+    ``1 - (1 - p)(1 - q)``; the surest of them is named as who guessed it.  Siblings worth more
+    than SUREST together are scaled down to it.
+    """
+    offers = [offer for offer in offers if len(offer)]
+    if len(offers) < 2:
+        return offers[0] if offers else NOTHING
+    tokens: list[int] = []
+    parents: list[int] = []
+    doubts: list[float] = []
+    surest: list[tuple[float, str]] = []
+    known: dict[tuple[int, int], int] = {}
+    for offer in offers:
+        places: list[int] = []
+        for token, parent, probability, drafter in zip(
+            offer.tokens, offer.parents, offer.probabilities, offer.drafters, strict=True
+        ):
+            place = (ROOT if parent == ROOT else places[parent], token)
+            node = known.get(place)
+            if node is None:
+                node = known[place] = len(tokens)
+                tokens.append(token)
+                parents.append(place[0])
+                doubts.append(1.0 - probability)
+                surest.append((probability, drafter))
+            else:
+                doubts[node] *= 1.0 - probability
+                surest[node] = max(surest[node], (probability, drafter))
+            places.append(node)
+    sums: dict[int, float] = {}
+    for parent, doubt in zip(parents, doubts, strict=True):
+        sums[parent] = sums.get(parent, 0.0) + 1.0 - doubt
+    return Offer(
+        tuple(tokens),
+        tuple(parents),
+        tuple(
+            (1.0 - doubt) * min(1.0, SUREST / sums[parent])
+            for parent, doubt in zip(parents, doubts, strict=True)
+        ),
+        tuple(drafter for _, drafter in surest),
+    )
+
+
+def tree_of(offer: Offer, nodes: Iterable[int]) -> DraftTree:
+    """The draft made of ``nodes``, which hold every chosen node's parent."""
+    chosen = sorted(nodes)[:MAX_NODES]
+    place = {node: index for index, node in enumerate(chosen)}
+    return DraftTree(
+        tuple(offer.tokens[node] for node in chosen),
+        tuple(ROOT if offer.parents[n] == ROOT else place[offer.parents[n]] for n in chosen),
+        tuple(offer.drafters[node] for node in chosen),
+    )
+
+
+def best(offer: Offer, count: int) -> DraftTree:
+    """The ``count`` likeliest nodes, or all there are.
+
+    A node is never likelier than its parent, and comes after it, so ties cannot part them.
+    """
+    if count <= 0:
+        return DraftTree()
+    if len(offer) <= count:
+        return DraftTree(offer.tokens, offer.parents, offer.drafters)
+    reach = offer.reach()
+    return tree_of(offer, sorted(range(len(offer)), key=lambda node: (-reach[node], node))[:count])
