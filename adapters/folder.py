@@ -1,4 +1,4 @@
-"""Reading an adapter folder: a LoRA, Medusa heads, or both together."""
+"""Reading an adapter folder: a LoRA, Medusa or Hydra heads, or a LoRA and heads together."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 
-from lorax_spec.adapters import lora, medusa
+from lorax_spec.adapters import calibration, choices, hydra, lora, medusa
 from lorax_spec.adapters.shape import ModelShape
 from lorax_spec.adapters.slab import Slab, allocate, chunks, layout
 from lorax_spec.adapters.tensor_file import StoredTensor, read_header, read_tensors
-from lorax_spec.adapters.weights import AdapterWeights, Kind, assemble
+from lorax_spec.adapters.weights import AdapterWeights, Kind, assemble, kind_of
 from lorax_spec.errors import AdapterMismatch
 
 CONFIGS = (lora.CONFIG, medusa.CONFIG)
+#: What else is read beside tensors.
+EXTRAS = (calibration.FILE, choices.FILE)
 _MAX_CONFIG = 2**20
 _PICKLES = ("*.pt", "*.pth", "*.bin")
 _SHOWN_FAULTS = 5
@@ -30,39 +32,61 @@ class Configs:
 
     lora: Mapping[str, Any] | None
     medusa: Mapping[str, Any] | None
+    hydra: Mapping[str, Any] | None
 
     @property
     def kind(self) -> Kind:
-        return "medusa" if self.lora is None else "lora" if self.medusa is None else "lora+medusa"
+        return kind_of(self.lora is not None, self.medusa is not None, self.hydra is not None)
+
+    @property
+    def num_heads(self) -> Any:
+        """What the config of the heads says, right or wrong; None without heads."""
+        if self.medusa is not None:
+            return self.medusa.get("medusa_num_heads")
+        return None if self.hydra is None else self.hydra.get("hydra_num_heads")
 
     @property
     def base_models(self) -> tuple[str, ...]:
         """The base models the configs name; at most two."""
-        named = (c.get("base_model_name_or_path") for c in (self.lora, self.medusa) if c)
+        configs = (self.lora, self.medusa, self.hydra)
+        named = (config.get("base_model_name_or_path") for config in configs if config)
         return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and name))
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder's configs and the headers of its tensors, parted by whom they belong to."""
+    """A folder's configs and the headers of its tensors, parted by whom they belong to.
+
+    ``calibration``, an object, and ``choices`` are the heads' as found; None for none.
+    """
 
     configs: Configs
     lora_tensors: Mapping[str, StoredTensor]
     medusa_tensors: Mapping[str, StoredTensor]
+    hydra_tensors: Mapping[str, StoredTensor]
     other_tensors: tuple[str, ...]
+    calibration: dict[str, Any] | None
+    choices: Any
 
 
 def read_configs(path: Path) -> Configs:
     """Raises AdapterMismatch where ``path`` has no readable adapter config."""
     lora_config = _read_json(path / lora.CONFIG)
-    medusa_config = _read_json(path / medusa.CONFIG)
-    if medusa_config is not None and "medusa_num_heads" not in medusa_config:
-        medusa_config = None  # the base model's config, which PEFT users like to leave there
-    if lora_config is None and medusa_config is None:
+    # Without heads it is the base model's config, which PEFT users like to leave there.
+    heads_config = _read_json(path / medusa.CONFIG) or {}
+    medusa_config = heads_config if "medusa_num_heads" in heads_config else None
+    hydra_config = heads_config if "hydra_num_heads" in heads_config else None
+    if medusa_config is not None and hydra_config is not None:
         raise AdapterMismatch(
-            f"there is neither {lora.CONFIG} nor a {medusa.CONFIG} with medusa_num_heads"
+            f"{medusa.CONFIG} has both medusa_num_heads and hydra_num_heads; an adapter has heads "
+            "of one kind"
         )
-    return Configs(lora_config, medusa_config)
+    if lora_config is None and medusa_config is None and hydra_config is None:
+        raise AdapterMismatch(
+            f"there is neither {lora.CONFIG} nor a {medusa.CONFIG} with medusa_num_heads or "
+            "hydra_num_heads"
+        )
+    return Configs(lora_config, medusa_config, hydra_config)
 
 
 def open_folder(path: Path) -> Folder:
@@ -84,15 +108,25 @@ def open_folder(path: Path) -> Folder:
             tensors[name] = tensor
     lora_tensors: dict[str, StoredTensor] = {}
     medusa_tensors: dict[str, StoredTensor] = {}
+    hydra_tensors: dict[str, StoredTensor] = {}
     other_tensors: list[str] = []
     for name, tensor in tensors.items():
         if lora.owns(name):
             lora_tensors[name] = tensor
         elif medusa.owns(name):
             medusa_tensors[name] = tensor
+        elif hydra.owns(name):
+            hydra_tensors[name] = tensor
         else:
             other_tensors.append(name)
-    return Folder(configs, lora_tensors, medusa_tensors, tuple(other_tensors))
+    return Folder(
+        configs,
+        lora_tensors,
+        medusa_tensors,
+        hydra_tensors,
+        tuple(other_tensors),
+        *_read_extras(path, configs),
+    )
 
 
 def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
@@ -105,13 +139,22 @@ def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
     parts: Iterable[tuple[Any, Mapping[str, Any] | None, Mapping[str, StoredTensor]]] = (
         (lora, folder.configs.lora, folder.lora_tensors),
         (medusa, folder.configs.medusa, folder.medusa_tensors),
+        (hydra, folder.configs.hydra, folder.hydra_tensors),
     )
+    if folder.medusa_tensors and folder.hydra_tensors:
+        yield "it holds Medusa and Hydra heads; an adapter has heads of one kind"
     for form, config, tensors in parts:
         if config is not None:
             wrong = list(form.config_faults(config))
             yield from wrong or form.tensor_faults(config, tensors, shape)
         elif tensors:
             yield f"tensor {next(iter(tensors))} is there, but no {form.CONFIG} speaks of it"
+    num_heads = folder.configs.num_heads
+    if isinstance(num_heads, int):
+        if folder.calibration is not None:
+            yield from calibration.faults(folder.calibration, num_heads)
+        if folder.choices is not None:
+            yield from choices.faults(folder.choices, num_heads)
 
 
 def read_folder(
@@ -134,15 +177,24 @@ def read_folder(
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     if folder.configs.medusa is not None:
         shapes |= medusa.shapes(folder.configs.medusa, folder.medusa_tensors)
+    if folder.configs.hydra is not None:
+        shapes |= hydra.shapes(folder.configs.hydra, folder.hydra_tensors)
     pieces, numel = layout(shapes)
     needed = numel * dtype.itemsize
     if max_bytes is not None and needed > max_bytes:
         raise AdapterMismatch(f"it takes {needed} bytes, all adapters together have {max_bytes}")
     slab = allocate(pieces, numel, dtype, pinned)
     places = {name: (tensor, pieces[name].offset) for name, tensor in stored.items()}
-    read_tensors(places | medusa.places(folder.medusa_tensors, pieces), slab.data)
+    places |= medusa.places(folder.medusa_tensors, pieces)
+    places |= hydra.places(folder.hydra_tensors, pieces)
+    read_tensors(places, slab.data)
     _require_finite(slab)
-    return assemble(slab, lora.scale(folder.configs.lora) if folder.configs.lora else 0.0)
+    return assemble(
+        slab,
+        lora.scale(folder.configs.lora) if folder.configs.lora else 0.0,
+        None if folder.calibration is None else calibration.parse(folder.calibration),
+        None if folder.choices is None else choices.parse(folder.choices),
+    )
 
 
 def _require_finite(slab: Slab) -> None:
@@ -159,8 +211,20 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     return all(math.isfinite(end) for end in extremes)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is no such file."""
+def _read_extras(path: Path, configs: Configs) -> tuple[dict[str, Any] | None, Any]:
+    """The heads' calibration and static tree."""
+    heads_config = configs.medusa or configs.hydra
+    if heads_config is None:
+        return None, None
+    in_config, in_file = heads_config.get(choices.KEY), _read_json(path / choices.FILE, list)
+    if in_config is not None and in_file is not None:
+        raise AdapterMismatch(f"{choices.KEY} is in {medusa.CONFIG} and in {choices.FILE}")
+    found = in_config if in_file is None else in_file
+    return _read_json(path / calibration.FILE), found
+
+
+def _read_json(path: Path, form: type = dict) -> Any:
+    """A JSON object, or a list where that is the ``form``; None where there is no such file."""
     try:
         if not path.is_file():
             return None
@@ -171,8 +235,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         raise AdapterMismatch(f"{path.name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise AdapterMismatch(f"{path.name} is not JSON of at most {_MAX_CONFIG} bytes") from None
-    if not isinstance(content, dict):
-        raise AdapterMismatch(f"{path.name} is not a JSON object")
+    if not isinstance(content, form):
+        raise AdapterMismatch(f"{path.name} is not a JSON {'list' if form is list else 'object'}")
     return content
 
 

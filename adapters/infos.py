@@ -20,7 +20,7 @@ def on_disk(location: Location) -> AdapterInfo:
     else:
         kind = configs.kind
         rank = number((configs.lora or {}).get("r"))
-        heads = number((configs.medusa or {}).get("medusa_num_heads"))
+        heads = number(configs.num_heads)
     return AdapterInfo(
         adapter_id=location.adapter_id,
         kind=kind,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from lorax_spec.adapters.folder import CONFIGS
+from lorax_spec.adapters.folder import CONFIGS, EXTRAS
 from lorax_spec.adapters.source import FileStamp, Location
 from lorax_spec.errors import AdapterNotFound, PermissionDenied
 from lorax_spec.types import AdapterRef
@@ -89,7 +89,7 @@ def _adapter_files(root: Path, folder: Path, adapter_id: str) -> tuple[FileStamp
 
 
 def _is_part(name: str) -> bool:
-    return name in CONFIGS or name.endswith(".safetensors")
+    return name in CONFIGS or name in EXTRAS or name.endswith(".safetensors")
 
 
 def _stamp(root: Path, path: Path, adapter_id: str) -> FileStamp:

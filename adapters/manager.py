@@ -78,6 +78,10 @@ class AdapterManager:
         """``callback`` runs, on any thread, after some lease became ready or failed."""
         self._wakeup = callback
 
+    def wake(self) -> None:
+        """Tell whoever waits for leases that something else has come which a request waits for."""
+        self._wakeup()
+
     def lease(self, refs: tuple[AdapterRef, ...]) -> Lease:
         """Ask for all of ``refs`` together; returns at once, and puts every fault into the lease.
 

@@ -23,7 +23,8 @@ class Version:
 
     ``nbytes`` is an estimate from above until the version was read once.  ``retired`` means that
     no new lease gets it: it was unloaded, or its folder has changed.  ``fetched`` means that its
-    files lie on this machine; ``task`` is what is being done with it.
+    files lie on this machine; ``task`` is what is being done with it.  ``medusa_heads`` counts the
+    heads, be they Medusa or Hydra.
     """
 
     ref: AdapterRef
@@ -78,4 +79,4 @@ class Version:
         self.nbytes = weights.nbytes
         self.kind = weights.kind
         self.rank = weights.lora.rank if weights.lora else 0
-        self.medusa_heads = weights.medusa.num_heads if weights.medusa else 0
+        self.medusa_heads = weights.heads.num_heads if weights.heads else 0

@@ -5,10 +5,11 @@ Semantics: query row ``i`` at position ``p`` attends to the keys of its own sequ
 
     out[i] = softmax(softcap(scale * q[i] @ K[:p+1].T)) @ V[:p+1]
 
-A draft tree needs no mask of its own here: every root-to-leaf path is an ordinary causal sequence
-whose last keys lie in scratch slots, so a tree is attended path by path (``key_slots`` of a tile
-name the slots in the order of positions).  Position by position the sums are then the same as
-those of plain decoding, which is what makes speculation exact to the bit.
+A draft tree is attended in one of two ways.  Path by path, every root-to-leaf path being an
+ordinary causal sequence whose last keys lie in scratch slots (``key_slots`` of a tile name the
+slots in the order of positions): position by position the sums are then the same as those of plain
+decoding, which is what makes speculation exact to the bit.  Or all nodes in one tile, with
+``Branches`` saying which of them a row sees: the context is then read once.
 
 Exact attention takes keys in chunks of one fixed size and combines them by the online softmax
 (Milakov and Gimelshein 2018, arXiv 1805.02867), so a row's result does not depend on how much
@@ -30,6 +31,18 @@ KEY_CHUNK = 128
 
 
 @dataclass(frozen=True)
+class Branches:
+    """Keys that are not in the order of their positions, since they are nodes of draft trees.
+
+    ``key_positions`` int64 [tiles, keys]: the position of each key.  ``hidden`` bool
+    [tiles, width, keys]: keys that a row does not see, wherever they are.
+    """
+
+    key_positions: torch.Tensor
+    hidden: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Tiles:
     """Query rows grouped into tiles of equal width, each with the keys of one sequence or path.
 
@@ -48,14 +61,19 @@ class Tiles:
     key_slots: torch.Tensor
     key_blocks: torch.Tensor | None = None
     in_order: bool = False
+    branches: Branches | None = None
     _biases: dict[int | None, torch.Tensor] = field(default_factory=dict, compare=False)
 
     def bias(self, window: int | None) -> torch.Tensor:
         """Additive float32 mask [tiles, 1, width, keys], made once for all layers of a step."""
         if window not in self._biases:
-            keys = torch.arange(self.key_slots.shape[1], device=self.rows.device)
-            distance = self.positions[:, :, None] - keys
-            hidden = distance < 0
+            if self.branches is None:
+                keys = torch.arange(self.key_slots.shape[1], device=self.rows.device)
+                distance = self.positions[:, :, None] - keys
+                hidden = distance < 0
+            else:
+                distance = self.positions[:, :, None] - self.branches.key_positions[:, None]
+                hidden = (distance < 0) | self.branches.hidden
             if window is not None:
                 hidden |= distance >= window
             bias = torch.zeros(hidden.shape, dtype=torch.float32, device=self.rows.device)

@@ -50,16 +50,38 @@ def gumbel(
         positions: of the token to be sampled, one per row.
     """
     lanes = -(-vocabulary // _VECTOR) * _VECTOR // 4
+    token = torch.arange(lanes, dtype=torch.int64, device=device)[None].expand(len(seeds), lanes)
+    words = _words(seeds, positions, token)
+    return _noise(torch.stack(words, -1).flatten(1))[:, :vocabulary]
+
+
+def gumbel_at(seeds: Sequence[int], positions: Sequence[int], tokens: torch.Tensor) -> torch.Tensor:
+    """The numbers of some tokens only, float32 of ``tokens``' shape [len(seeds), n].
+
+    Equal to ``gumbel(...)`` there but for the last bit, since a shorter vector may be rounded
+    otherwise: good enough to rank by, not to choose by.
+    """
+    words = torch.stack(_words(seeds, positions, tokens >> 2), -1)
+    return _noise(words.gather(-1, (tokens & 3)[..., None])[..., 0])
+
+
+def _words(
+    seeds: Sequence[int], positions: Sequence[int], groups: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Random words for groups of four tokens [len(seeds), n]; one tensor for each of the four."""
 
     def column(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)[:, None]
+        return torch.tensor(values, dtype=torch.int64, device=groups.device)[:, None]
 
-    token = torch.arange(lanes, dtype=torch.int64, device=device)[None].expand(len(seeds), lanes)
-    zero = torch.zeros_like(token)
-    words = philox(
-        (token, column(list(positions)).expand_as(token), zero, zero),
+    zero = torch.zeros_like(groups)
+    return philox(
+        (groups, column(list(positions)).expand_as(groups), zero, zero),
         (column([s & _MASK for s in seeds]), column([s >> 32 for s in seeds])),
     )
+
+
+def _noise(words: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise of uniform 32-bit words."""
     # v in (0, 1] with full relative precision near 0, where the largest noise comes from.
-    v = (torch.stack(words, -1).flatten(1).double().add_(0.5) * 2.0**-32).float()
-    return v.neg_().log1p_().neg_().log_().neg_()[:, :vocabulary]
+    v = (words.double().add_(0.5) * 2.0**-32).float()
+    return v.neg_().log1p_().neg_().log_().neg_()

@@ -58,6 +58,19 @@ _MODEL, _ADAPTERS, _LIMITS, _NETWORK, _LOGS = (
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
+#: Where a number is given, it is at least this.
+_LEAST = {
+    "speculative_tokens": 0,
+    "lookup_min_match": 1,
+    "lookup_pool_tokens": 0,
+    "max_active_adapters": 1,
+    "max_input_length": 1,
+    "max_total_tokens": 2,
+    "max_batch_total_tokens": 1,
+    "max_batch_prefill_tokens": 1,
+    "max_concurrent_requests": 1,
+}
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -91,6 +104,32 @@ class ServeOptions:
             "Tokens to guess ahead for requests that do not say; above 0 turns prompt lookup on.",
         ),
     ] = 0
+    lookup_min_match: Annotated[
+        int, Setting(Side.WORKER, _MODEL, "Fewest tokens that prompt lookup takes for a match.")
+    ] = 1
+    lookup_max_match: Annotated[
+        int, Setting(Side.WORKER, _MODEL, "Most tokens that prompt lookup compares.")
+    ] = 16
+    lookup_pool_tokens: Annotated[
+        int,
+        Setting(
+            Side.WORKER,
+            _MODEL,
+            "Tokens of finished requests that prompt lookup remembers per adapter; 0: none.",
+        ),
+    ] = 0
+    draft_model_id: Annotated[
+        str | None,
+        Setting(
+            Side.WORKER,
+            _MODEL,
+            "Folder or hub id of a smaller model with the same tokenizer that guesses ahead.",
+        ),
+    ] = None
+    draft_model_revision: Annotated[
+        str | None,
+        Setting(Side.WORKER, _MODEL, "Its revision, where it comes from the hub."),
+    ] = None
     adapter_id: Annotated[
         str | None,
         Setting(
@@ -178,13 +217,16 @@ class ServeOptions:
             raise ValueError(f"--dtype {self.dtype}: one of {', '.join(_DTYPES)}")
         if self.adapter_source != "local":
             raise ValueError(f"--adapter-source {self.adapter_source}: not in this version")
-        for name in (
-            "max_active_adapters",
-            "max_batch_prefill_tokens",
-            "max_concurrent_requests",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: at least 1")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')}: at least {least}")
+        if self.lookup_max_match < self.lookup_min_match:
+            raise ValueError("--lookup-max-match: at least --lookup-min-match")
+        if self.draft_model_revision is not None and self.draft_model_id is None:
+            raise ValueError("--draft-model-revision: needs a --draft-model-id")
+        if not 0 < self.adapter_memory_fraction <= 1:
+            raise ValueError("--adapter-memory-fraction: above 0, at most 1")
         for name in ("port", "grpc_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ValueError(f"--{name.replace('_', '-')}: a port is 0 to 65535")

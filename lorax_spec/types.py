@@ -223,7 +223,8 @@ class StreamResponse:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a server knows of one adapter; ``kind`` is lora, medusa or lora+medusa."""
+    """What a server knows of one adapter; ``kind`` is lora, medusa, hydra, lora+medusa or
+    lora+hydra, and ``medusa_heads`` counts the heads of either kind."""
 
     adapter_id: str
     kind: str

@@ -8,10 +8,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from lorax_spec.errors import Unavailable
+from lorax_spec.errors import InvalidArgument, Unavailable
 from lorax_spec.router.admission import Admission
 from lorax_spec.router.pool import WorkerPool
 from lorax_spec.text.assembly import ResponseBuilder
+from lorax_spec.text.best_of import best, sequences
 from lorax_spec.text.tokenizer import TextTokenizer
 from lorax_spec.text.validate import Limits, ValidRequest, validate
 from lorax_spec.types import (
@@ -68,27 +69,51 @@ class Frontend:
 
         Raises the LoraxSpecError that ended it.
         """
+        if _sequences_asked(request) > 1:
+            raise InvalidArgument(
+                "`best_of` above 1 cannot be streamed: the best is only known in the end",
+                "parameters.best_of",
+            )
         with self._admission.lease():
-            valid = await self._validate(request)
-            builder = ResponseBuilder(valid, self._text())
-            async with aclosing(self._pool.run(valid.token_request(0))) as events:
+            async with aclosing(self._run(await self._validate(request))) as events:
                 async for event in events:
-                    for piece in builder.add(event):
-                        yield piece
-                    if builder.response is not None:
-                        return
+                    yield event
 
     async def complete(self, request: GenerateRequest) -> Response:
-        async with aclosing(self.stream(request)) as events:
+        """The whole answer, the best one where ``best_of`` asks for several.
+
+        Raises the first LoraxSpecError of any of its sequences, which ends the others too.
+        """
+        with self._admission.lease(_sequences_asked(request)):
+            valid = await self._validate(request)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._answer(one)) for one in sequences(valid)]
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+            return best(valid, [task.result() for task in tasks])
+
+    async def _answer(self, valid: ValidRequest) -> Response:
+        async with aclosing(self._run(valid)) as events:
             async for event in events:
                 if event.details is not None:
                     return Response(event.generated_text or "", event.details)
         raise AssertionError("a stream ends with its details")
 
+    async def _run(self, valid: ValidRequest) -> AsyncGenerator[StreamResponse]:
+        builder = ResponseBuilder(valid, self._text())
+        async with aclosing(self._pool.run(valid.token_request(0))) as events:
+            async for event in events:
+                for piece in builder.add(event):
+                    yield piece
+                if builder.response is not None:
+                    return
+
     async def _validate(self, request: GenerateRequest) -> ValidRequest:
         info = self.info()
         limits = Limits(info.max_input_length, info.max_total_tokens, self._default_adapter)
         length = len(request.inputs) + sum(len(message.content) for message in request.messages)
+        length += len(request.speculation.reference or "")
         if length > _LONG_TEXT:
             return await asyncio.to_thread(validate, request, self._text(), limits)
         return validate(request, self._text(), limits)
@@ -97,3 +122,8 @@ class Frontend:
         if self._tokenizer is None:
             raise Unavailable("the model's tokenizer is not loaded yet")
         return self._tokenizer
+
+
+def _sequences_asked(request: GenerateRequest) -> int:
+    """Not validated yet: admission comes before any work on the request."""
+    return max(1, request.parameters.best_of or 1)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TypeVar
 
 import grpc
@@ -137,20 +138,28 @@ def _identity(info: Info) -> tuple[str, str, str]:
 
 
 def _add(first: SpeculationDetails, second: SpeculationDetails) -> SpeculationDetails:
-    names = {**first.drafters, **second.drafters}
+    if not first.forward_passes:
+        return second
     nothing = DrafterCounts()
-    drafters = {
-        name: DrafterCounts(
-            first.drafters.get(name, nothing).drafted_tokens
-            + second.drafters.get(name, nothing).drafted_tokens,
-            first.drafters.get(name, nothing).accepted_tokens
-            + second.drafters.get(name, nothing).accepted_tokens,
-        )
-        for name in names
-    }
     return SpeculationDetails(
         first.drafted_tokens + second.drafted_tokens,
         first.accepted_tokens + second.accepted_tokens,
         first.forward_passes + second.forward_passes,
-        drafters,
+        {
+            name: _add_counts(first.drafters.get(name, nothing), second.drafters.get(name, nothing))
+            for name in {**first.drafters, **second.drafters}
+        },
     )
+
+
+def _add_counts(first: DrafterCounts, second: DrafterCounts) -> DrafterCounts:
+    return DrafterCounts(
+        first.drafted_tokens + second.drafted_tokens,
+        first.accepted_tokens + second.accepted_tokens,
+        _add_depths(first.drafted_by_depth, second.drafted_by_depth),
+        _add_depths(first.accepted_by_depth, second.accepted_by_depth),
+    )
+
+
+def _add_depths(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip_longest(first, second, fillvalue=0))

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from lorax_spec.bench.widening.cli import widen
+
 
 class _AllByDefault(TyperGroup):
     """``bench`` and ``bench --quick`` mean ``bench all``."""
@@ -79,6 +81,14 @@ def acceptance(
 
 
 @app.command()
+def lookup(
+    quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
+) -> None:
+    """Prompt lookup against LoRAX's rule and transformers' own, and what asking it costs."""
+    _run(("lookup",), quick, samples, seed, json)
+
+
+@app.command()
 def wallclock(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
@@ -106,6 +116,9 @@ def memory(
 def peers(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
     """Beside transformers, llama.cpp and OpenVINO GenAI, where they are installed."""
     _run(("peers",), quick, samples, seed, json)
+
+
+app.command()(widen)
 
 
 def _run(

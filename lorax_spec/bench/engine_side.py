@@ -40,7 +40,7 @@ class EngineSide:
 
     def __call__(self, prompts: Sequence[Prompt], /) -> Run:
         requests = list(self.requests(prompts))
-        forget_prefixes(self.core)
+        self.core.forget_prefixes()
         answers, seconds, cpu_seconds = timed(lambda: drive(self.core, requests))
         return Run(tuple(tuple(a.tokens) for a in answers), seconds, cpu_seconds)
 
@@ -85,11 +85,3 @@ def drive(core: EngineCore, requests: Sequence[TokenRequest]) -> list[Answer]:
                 case Failed(_, error):
                     raise error
     return list(answers.values())
-
-
-def forget_prefixes(core: EngineCore) -> None:
-    """Empty the prefix cache of a core that has nothing to do."""
-    pool = core._scheduler.pool
-    blocks = pool.take(pool.free)
-    assert blocks is not None
-    pool.release(blocks)

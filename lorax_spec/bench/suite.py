@@ -15,7 +15,7 @@ from lorax_spec.bench.report import Check, Report, add_to_json, summary
 from lorax_spec.bench.settings import Settings
 
 #: Cheap and noise-free ones first.
-BENCHMARKS = ("acceptance", "single", "batch", "wallclock", "coldload", "memory", "peers")
+BENCHMARKS = ("acceptance", "lookup", "single", "batch", "wallclock", "coldload", "memory", "peers")
 
 
 def run(

@@ -113,6 +113,12 @@ def inspect(
             f"Medusa       v{found.medusa_version}, {found.medusa_heads} heads"
             f" of {found.medusa_layers} layers"
         )
+    if found.hydra_heads:
+        print(f"Hydra        {found.hydra_heads} heads of inner size {found.hydra_inner_size}")
+    if found.calibrated:
+        print("calibration  yes")
+    if found.choices:
+        print(f"static tree  {found.choices} nodes")
     print(f"size         {found.bytes / 2**20:.2f} MiB")
     for fault in found.faults:
         print(f"fault        {fault}")

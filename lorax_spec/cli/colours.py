@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from lorax_spec.types import Details, Token
+from lorax_spec.types import Token
 
 _COLOURS = {
     "medusa": "bold magenta",
+    "hydra": "bold red",
     "prompt_lookup": "bold green",
     "draft_model": "bold cyan",
     "lookahead": "bold yellow",
@@ -29,20 +30,4 @@ def painted(tokens: Iterable[Token]) -> Text:
     for token in tokens:
         if not token.special:
             text.append(token.text, style=colour(token.drafter))
-    return text
-
-
-def legend(details: Details) -> Text:
-    """Which colour is who, and what was drafted, accepted and saved."""
-    counts = details.speculation
-    text = Text("the model itself")
-    for name, drafter in sorted(counts.drafters.items()):
-        text.append(" · ")
-        text.append(name, style=colour(name))
-        text.append(f" {drafter.accepted_tokens} of {drafter.drafted_tokens} accepted")
-    passes = max(1, counts.forward_passes)
-    text.append(
-        f"\n{details.generated_tokens} tokens in {counts.forward_passes} forward passes, "
-        f"{details.generated_tokens / passes:.2f} a pass, {details.timings.total:.2f} s"
-    )
     return text

@@ -15,21 +15,28 @@ def engine_config(options: ServeOptions) -> EngineConfig:
     Ends the command with a message where the options do not hold together.
     """
     try:
-        roots = adapter_roots(options.adapter_root)
+        return EngineConfig(
+            model_id=options.model_id or str(embedded.path() / "base"),
+            revision=options.revision,
+            dtype=options.dtype,
+            device=options.device,
+            deterministic=options.deterministic,
+            speculative_tokens=options.speculative_tokens,
+            lookup_min_match=options.lookup_min_match,
+            lookup_max_match=options.lookup_max_match,
+            lookup_pool_tokens=options.lookup_pool_tokens,
+            draft_model_id=options.draft_model_id,
+            draft_model_revision=options.draft_model_revision,
+            max_input_length=options.max_input_length,
+            max_total_tokens=options.max_total_tokens,
+            max_batch_total_tokens=options.max_batch_total_tokens,
+            max_batch_prefill_tokens=options.max_batch_prefill_tokens,
+            max_active_adapters=options.max_active_adapters,
+            adapter_memory_fraction=options.adapter_memory_fraction,
+            adapter_roots={
+                "demo": embedded.path() / "adapters",
+                **adapter_roots(options.adapter_root),
+            },
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return EngineConfig(
-        model_id=options.model_id or str(embedded.path() / "base"),
-        revision=options.revision,
-        dtype=options.dtype,
-        device=options.device,
-        deterministic=options.deterministic,
-        speculative_tokens=options.speculative_tokens,
-        max_input_length=options.max_input_length,
-        max_total_tokens=options.max_total_tokens,
-        max_batch_total_tokens=options.max_batch_total_tokens,
-        max_batch_prefill_tokens=options.max_batch_prefill_tokens,
-        max_active_adapters=options.max_active_adapters,
-        adapter_memory_fraction=options.adapter_memory_fraction,
-        adapter_roots={"demo": embedded.path() / "adapters", **roots},
-    )

@@ -11,13 +11,14 @@ from lorax_spec.cli.connect import DEFAULT_TARGET, Target
 from lorax_spec.types import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from lorax_spec.types import StreamResponse
+    from lorax_spec.client import Client
+    from lorax_spec.types import Message, Response, StreamResponse
 
 app = typer.Typer(add_completion=False)
 
-_ADAPTER, _SAMPLING, _SPECULATION = "Adapter", "Sampling", "Speculation"
+_ADAPTER, _SAMPLING, _FORMAT, _SPECULATION = "Adapter", "Sampling", "Format", "Speculation"
 
 
 @app.command()
@@ -47,7 +48,30 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(help="Same seed, same text.", rich_help_panel=_SAMPLING)
     ] = None,
-    speculation: Annotated[
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            help="Sample so many answers, show the likeliest; not streamed.",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = None,
+    response_format: Annotated[
+        str | None,
+        typer.Option(
+            help="json_object, json_schema, regex or choice; json_schema where only --schema is"
+            " given.",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = None,
+    schema: Annotated[
+        typer.FileText | None,
+        typer.Option(
+            help="File of the JSON schema, the regex, or the choices, one a line.",
+            encoding="utf-8",
+            rich_help_panel=_FORMAT,
+        ),
+    ] = None,
+    method: Annotated[
         Method, typer.Option(help="Who guesses ahead.", rich_help_panel=_SPECULATION)
     ] = Method.AUTO,
     num_tokens: Annotated[
@@ -60,11 +84,20 @@ def generate(
         str | None,
         typer.Option(help="Heads to guess with, beside the adapter.", rich_help_panel=_SPECULATION),
     ] = None,
+    reference: Annotated[
+        typer.FileText | None,
+        typer.Option(
+            help="File to look guesses up in, such as the one that is edited.",
+            encoding="utf-8",
+            errors="replace",
+            rich_help_panel=_SPECULATION,
+        ),
+    ] = None,
     show_speculation: Annotated[
         bool,
         typer.Option(
             "--show-speculation",
-            help="Colour the accepted guesses by who made them.",
+            help="Colour the accepted guesses by who made them, and count them.",
             rich_help_panel=_SPECULATION,
         ),
     ] = False,
@@ -80,10 +113,12 @@ def generate(
 
         lorax-spec generate --chat --adapter-id demo/pirate --medusa-adapter-id demo/pirate-medusa
 
-        cat module.py | lorax-spec generate - --speculation prompt_lookup --temperature 0.8 --seed 1
+        cat module.py | lorax-spec generate - --method prompt_lookup --temperature 0.8 --seed 1
+
+        lorax-spec generate "A person as JSON: " --schema person.json --temperature 0.8 --best-of 3
     """
     from lorax_spec.client import Client
-    from lorax_spec.types import Message, Speculation
+    from lorax_spec.types import Message, ResponseFormat, Speculation
 
     options: dict[str, Any] = {
         "adapter_id": adapter_id,
@@ -94,23 +129,28 @@ def generate(
         "top_p": top_p,
         "repetition_penalty": repetition_penalty,
         "seed": seed,
-        "speculation": Speculation(speculation, num_tokens, medusa_adapter_id),
+        "best_of": best_of,
+        "speculation": Speculation(
+            method, num_tokens, medusa_adapter_id, reference.read() if reference else None
+        ),
     }
+    if response_format or schema:
+        text = schema.read().rstrip("\n") if schema else ""
+        options["response_format"] = ResponseFormat(response_format or "json_schema", text)
     if prompt is None and not chat:
         raise typer.BadParameter("give a prompt, or --chat for a conversation")
     if prompt == "-":
         prompt = sys.stdin.read()
     with Client(target, timeout=timeout) as client:
-        if not chat:
-            _show(client.generate_stream(prompt or "", **options), show_speculation)
-        elif prompt is not None:
-            _show(client.chat_stream([Message("user", prompt)], **options), show_speculation)
-        else:
-            conversation: list[Message] = []
-            while question := _ask():
-                conversation.append(Message("user", question))
-                answer = _show(client.chat_stream(conversation, **options), show_speculation)
-                conversation.append(Message("assistant", answer))
+        if prompt is not None:
+            question = [Message("user", prompt)] if chat else prompt
+            _show(_answer(client, question, options), show_speculation)
+            return
+        conversation: list[Message] = []
+        while line := _ask():
+            conversation.append(Message("user", line))
+            text = _show(_answer(client, conversation, options), show_speculation)
+            conversation.append(Message("assistant", text))
 
 
 def _ask() -> str:
@@ -121,11 +161,34 @@ def _ask() -> str:
         return ""
 
 
+def _answer(
+    client: Client, question: str | list[Message], options: dict[str, Any]
+) -> Iterable[StreamResponse]:
+    """A text is continued, a conversation answered; the best of several comes all at once."""
+    if (options["best_of"] or 1) == 1:
+        if isinstance(question, str):
+            return client.generate_stream(question, **options)
+        return client.chat_stream(question, **options)
+    if isinstance(question, str):
+        return _events(client.generate(question, **options))
+    return _events(client.chat(question, **options))
+
+
+def _events(response: Response) -> Iterator[StreamResponse]:
+    """A whole answer as a stream of it would have been."""
+    from lorax_spec.types import StreamResponse
+
+    for token in response.details.tokens:
+        yield StreamResponse(token=token)
+    yield StreamResponse(None, response.generated_text, response.details)
+
+
 def _show(events: Iterable[StreamResponse], show_speculation: bool) -> str:
     """Print a stream as it comes; returns the whole text."""
     from rich.console import Console
 
-    from lorax_spec.cli.colours import colour, legend
+    from lorax_spec.cli.colours import colour
+    from lorax_spec.cli.figures import figures
 
     console, text = Console(highlight=False), ""
     for event in events:
@@ -136,5 +199,5 @@ def _show(events: Iterable[StreamResponse], show_speculation: bool) -> str:
             text = event.generated_text or ""
             console.out("")
             if show_speculation:
-                Console(stderr=True, highlight=False).print(legend(event.details))
+                Console(stderr=True, highlight=False).print(figures(event.details))
     return text

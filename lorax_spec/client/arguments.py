@@ -23,7 +23,8 @@ class GenerateOptions(TypedDict, total=False):
     """Keyword arguments of every generating call; what is left out is the server's default.
 
     ``stop_sequences`` is LoRAX's name for ``stop``.  ``timeout`` is in seconds, for the whole call
-    and its retries; None waits for ever.
+    and its retries; None waits for ever.  ``best_of`` samples so many answers and gives the
+    likeliest, whole calls only.  The keys of ``speculation`` are the fields of ``Speculation``.
     """
 
     adapter_source: str | None
@@ -108,7 +109,7 @@ def _response_format(value: ResponseFormat | Mapping[str, Any] | None) -> Respon
     if value is None:
         return None
     chosen = _as(ResponseFormat, value)
-    schema = chosen.schema
+    schema: Any = "" if chosen.schema is None else chosen.schema
     return replace(chosen, schema=schema if isinstance(schema, str) else json.dumps(schema))
 
 

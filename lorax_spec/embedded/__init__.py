@@ -17,6 +17,11 @@ def path() -> Path:
     return Path(__file__).resolve().parent
 
 
+def draft_path() -> Path:
+    """A sixth of the base's size, with its tokenizer: for ``--draft-model-id``."""
+    return path() / "draft"
+
+
 def adapter_names() -> tuple[str, ...]:
     """Names of the shipped adapters, sorted; ``demo/<name>`` on the wire."""
     return tuple(sorted(p.name for p in (path() / "adapters").glob("*") if p.is_dir()))

@@ -7,7 +7,7 @@ all sequences follow one another in one flattened batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
@@ -15,8 +15,9 @@ import torch
 from lorax_spec.adapters.weights import LoraWeights
 from lorax_spec.engine.blocks import NULL_BLOCK
 from lorax_spec.engine.scheduler import Scheduled
-from lorax_spec.kernels.attention import KEY_CHUNK, Tiles
+from lorax_spec.kernels.attention import KEY_CHUNK, Branches, Tiles
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
+from lorax_spec.speculation.tree import DraftTree
 
 #: Rows a tile holds at most; beyond NARROW, prompt chunks fill tiles of WIDE rows.
 NARROW, WIDE = 8, 32
@@ -59,7 +60,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Strand:
-    """Rows of one sequence that form a causal run: known tokens, or one path of its draft.
+    """Rows of one sequence that form a causal run: known tokens, or one path of its draft, or
+    known tokens with all of a draft that branches (``tree``).
 
     ``moved`` maps key positions to scratch slots where a path's key is not at its own position.
     """
@@ -68,6 +70,24 @@ class _Strand:
     rows: list[int]
     positions: list[int]
     moved: dict[int, int]
+    tree: _Tree | None = None
+
+    @property
+    def last_key(self) -> int:
+        """The highest key index that its rows may see."""
+        if self.tree is None:
+            return self.positions[-1]
+        return self.tree.first_key + len(self.tree.draft) - 1
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A draft within a strand: its nodes are the keys from ``first_key`` on, and the rows from
+    ``first_row`` of the strand on (negative for a tile that was cut from its middle)."""
+
+    draft: DraftTree
+    first_key: int
+    first_row: int
 
 
 def build_batch(
@@ -102,7 +122,7 @@ def build_batch(
         positions += (known - 1 + depth for depth in draft.depths)
         slots += _slots(sequence.blocks, range(start, end))
         slots += _slots(sequence.blocks, range(known, known + len(draft)))
-        strands += _strands(scheduled, first)
+        strands += _paths(scheduled, first) if exact else [_whole(scheduled, first)]
         rows = range(first, len(ids))
         if sequence.prefill_logprobs is not None and sequence.progress.first_token == 0:
             first_kept.append(len(kept) + scheduled.count - 1)
@@ -137,7 +157,17 @@ def _slots(blocks: Sequence[int], indices: range) -> list[int]:
     return [blocks[i // BLOCK_SIZE] * BLOCK_SIZE + i % BLOCK_SIZE for i in indices]
 
 
-def _strands(scheduled: Scheduled, first: int) -> Iterator[_Strand]:
+def _whole(scheduled: Scheduled, first: int) -> _Strand:
+    """The known tokens with all of the draft."""
+    sequence, draft = scheduled.sequence, scheduled.draft
+    known, end = len(sequence.tokens), scheduled.start + scheduled.count
+    rows = list(range(first, first + scheduled.count + len(draft)))
+    positions = [*range(scheduled.start, end), *(known - 1 + depth for depth in draft.depths)]
+    tree = None if draft.is_chain else _Tree(draft, known, scheduled.count)
+    return _Strand(sequence.blocks, rows, positions, {}, tree)
+
+
+def _paths(scheduled: Scheduled, first: int) -> Iterator[_Strand]:
     """The known tokens with the draft's first path, then each further path's own nodes."""
     sequence, draft = scheduled.sequence, scheduled.draft
     known = len(sequence.tokens)
@@ -173,8 +203,11 @@ def _tiles(
         size = NARROW if len(strand.rows) <= NARROW else WIDE
         for start in range(0, len(strand.rows), size):
             cut = slice(start, start + size)
-            tile = _Strand(strand.blocks, strand.rows[cut], strand.positions[cut], strand.moved)
-            chunks = tile.positions[-1] // KEY_CHUNK
+            tree = strand.tree and replace(strand.tree, first_row=strand.tree.first_row - start)
+            tile = _Strand(
+                strand.blocks, strand.rows[cut], strand.positions[cut], strand.moved, tree
+            )
+            chunks = tile.last_key // KEY_CHUNK
             groups.setdefault((size, chunks.bit_length()), []).append(tile)
     if padding:
         null = _Strand([NULL_BLOCK], list(range(rows, rows + padding)), [0] * padding, {})
@@ -187,7 +220,7 @@ def _stack(
     tiles: list[_Strand], floor: int, step: int, batch_rows: int, device: torch.device
 ) -> Tiles:
     width = max(floor, max(len(tile.rows) for tile in tiles))
-    longest = max(tile.positions[-1] for tile in tiles) + 1
+    longest = max(tile.last_key for tile in tiles) + 1
     blocks = -(-longest // step) * step // BLOCK_SIZE
 
     def padded(values: Sequence[int], length: int, pad: int) -> list[int]:
@@ -202,6 +235,7 @@ def _stack(
         within = position < key_slots.shape[1]
         key_slots[tile_index[within], position[within]] = slot[within]
     rows = [padded(t.rows, width, t.rows[-1]) for t in tiles]
+    branching = any(tile.tree for tile in tiles)
     return Tiles(
         rows=torch.tensor(rows, device=device),
         positions=torch.tensor(
@@ -210,7 +244,33 @@ def _stack(
         key_slots=key_slots,
         key_blocks=None if moves else table,
         in_order=list(chain.from_iterable(rows)) == list(range(batch_rows)),
+        branches=_branches(tiles, width, key_slots.shape[1], device) if branching else None,
     )
+
+
+def _branches(tiles: list[_Strand], width: int, keys: int, device: torch.device) -> Branches:
+    """Where the nodes of the tiles' trees stand, and which rows do not see them."""
+    key_positions = torch.arange(keys, device=device).repeat(len(tiles), 1)
+    places: list[tuple[int, int, int]] = []
+    hidden: list[tuple[int, int, int]] = []
+    for index, tile in enumerate(tiles):
+        if (tree := tile.tree) is None:
+            continue
+        last = len(tile.rows) - 1
+        for node, depth in enumerate(tree.draft.depths):
+            places.append((index, tree.first_key + node, tree.first_key - 1 + depth))
+        for node, other in tree.draft.unseen:
+            if 0 <= (row := tree.first_row + node) <= last:
+                # Rows that pad a tile repeat its last one.
+                rows = range(row, width) if row == last else (row,)
+                hidden += ((index, r, tree.first_key + other) for r in rows)
+    tile_index, key, position = torch.tensor(places, device=device).T
+    key_positions[tile_index, key] = position
+    mask = torch.zeros(len(tiles), width, keys, dtype=torch.bool, device=device)
+    if hidden:
+        tile_index, row_index, key = torch.tensor(hidden, device=device).T
+        mask[tile_index, row_index, key] = True
+    return Branches(key_positions, mask)
 
 
 def _lanes(

@@ -3,7 +3,7 @@
 A full block is known by the chain of everything before it: the identity of what shaped its keys
 and values (the LoRA, if any) and all token ids up to its end.  A sequence that begins the same way
 takes such blocks instead of computing them anew.  Freed blocks keep their content until they are
-needed for something else, oldest first.
+needed for something else, those unused for longest first, and only when no other block is free.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class BlockPool:
         self._references = [0] * blocks
         self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, blocks))
+        #: Free blocks whose content nobody can ask for; the last is taken first.
+        self._blank = list(range(blocks - 1, 0, -1))
+        #: Free blocks of known content, unused for longest first.
+        self._cached: OrderedDict[int, None] = OrderedDict()
 
     @property
     def free(self) -> int:
-        return len(self._free)
+        return len(self._blank) + len(self._cached)
 
     def take(self, count: int) -> list[int] | None:
         """``count`` blocks of unknown content, or None if there are not as many."""
-        if count > len(self._free):
+        if count > self.free:
             return None
-        taken = []
-        for _ in range(count):
-            block, _ = self._free.popitem(last=False)
-            self._forget(block)
+        taken = [self._blank.pop() if self._blank else self._evict() for _ in range(count)]
+        for block in taken:
             self._references[block] = 1
-            taken.append(block)
         return taken
 
     def match(self, hashes: Sequence[bytes]) -> list[int]:
@@ -52,7 +52,7 @@ class BlockPool:
             if block is None:
                 break
             if self._references[block] == 0:
-                del self._free[block]
+                del self._cached[block]
             self._references[block] += 1
             matched.append(block)
         return matched
@@ -68,7 +68,17 @@ class BlockPool:
         for block in reversed(blocks):
             self._references[block] -= 1
             if self._references[block] == 0:
-                self._free[block] = None
+                if block in self._hash_of:
+                    self._cached[block] = None
+                else:
+                    self._blank.append(block)
+
+    def forget(self) -> None:
+        """Forget every content: nothing that was computed so far is shared from now on."""
+        self._blank += self._cached
+        self._cached.clear()
+        self._hash_of.clear()
+        self._block_of.clear()
 
     def check_integrity(self, held: Sequence[Sequence[int]]) -> None:
         """Raise RuntimeError unless the blocks of ``held`` account for every reference."""
@@ -78,15 +88,14 @@ class BlockPool:
                 counts[block] += 1
         wrong = [b for b, n in enumerate(counts) if n != self._references[b]]
         free = {b for b, n in enumerate(counts) if n == 0 and b != NULL_BLOCK}
-        if wrong or free != set(self._free):
-            raise RuntimeError(
-                f"block references out of balance: {wrong or free ^ set(self._free)}"
-            )
+        known = {*self._blank, *self._cached}
+        if wrong or free != known:
+            raise RuntimeError(f"block references out of balance: {wrong or free ^ known}")
 
-    def _forget(self, block: int) -> None:
-        digest = self._hash_of.pop(block, None)
-        if digest is not None:
-            del self._block_of[digest]
+    def _evict(self) -> int:
+        block, _ = self._cached.popitem(last=False)
+        del self._block_of[self._hash_of.pop(block)]
+        return block
 
 
 def block_hashes(tokens: Sequence[int], identity: str, known: list[bytes]) -> list[bytes]:

@@ -6,6 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: Where a number is given, it is at least this.
+_LEAST = {
+    "threads": 1,
+    "speculative_tokens": 0,
+    "lookup_min_match": 1,
+    "lookup_pool_tokens": 0,
+    "max_input_length": 1,
+    "max_total_tokens": 2,
+    "max_batch_total_tokens": 1,
+    "max_batch_prefill_tokens": 1,
+    "max_batch_size": 1,
+    "max_active_adapters": 1,
+}
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -24,7 +38,7 @@ class EngineConfig:
     #: whose products are too short to share, and one per physical core for a large one.
     threads: int | None = None
     #: Most tokens that prompt lookup and the draft model guess ahead where a request gives no
-    #: number; 0: only requests that ask for them use them.  Heads draft whenever a request has them.
+    #: number; 0: only requests that ask for them use them.  Heads draft where a request has any.
     speculative_tokens: int = 0
     #: Shortest and longest suffix that prompt lookup matches.
     lookup_min_match: int = 1
@@ -47,3 +61,31 @@ class EngineConfig:
     adapter_memory_fraction: float = 0.1
     #: Where adapters lie: id prefix -> folder; the prefix "" maps ids as they are.
     adapter_roots: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no engine could run with."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+        if not 0 < self.adapter_memory_fraction <= 1:
+            raise ValueError(
+                "adapter_memory_fraction must be above 0 and at most 1, "
+                f"not {self.adapter_memory_fraction}"
+            )
+        if self.lookup_max_match < self.lookup_min_match:
+            raise ValueError(
+                f"lookup_max_match must be at least lookup_min_match ({self.lookup_min_match}), "
+                f"not {self.lookup_max_match}"
+            )
+        if self.draft_model_revision is not None and self.draft_model_id is None:
+            raise ValueError("draft_model_revision needs a draft_model_id")
+        if (
+            self.max_input_length is not None
+            and self.max_total_tokens is not None
+            and self.max_input_length >= self.max_total_tokens
+        ):
+            raise ValueError(
+                f"max_input_length must be below max_total_tokens ({self.max_total_tokens}), "
+                f"not {self.max_input_length}: an answer has at least one token"
+            )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-
-import torch
+from pathlib import Path
 
 from lorax_spec.adapters.manager import AdapterManager
-from lorax_spec.engine.batch import Batch, build_batch
+from lorax_spec.engine.batch import build_batch
+from lorax_spec.engine.binding import bind, fault
 from lorax_spec.engine.blocks import BlockPool
+from lorax_spec.engine.clock import clock_of
 from lorax_spec.engine.config import EngineConfig
-from lorax_spec.engine.drafting.drafts_old import draft_all
+from lorax_spec.engine.drafting.drafting import Drafting
+from lorax_spec.engine.drafting.grammar import allowed
+from lorax_spec.engine.drafting.line_up import line_up
+from lorax_spec.engine.grammar.compiling import Grammars
 from lorax_spec.engine.loading import Loaded, load
 from lorax_spec.engine.request import (
     Emitted,
@@ -21,30 +24,25 @@ from lorax_spec.engine.request import (
     Finished,
     TokenRequest,
 )
-from lorax_spec.engine.sampling import Chosen, History, Place, choose, sampling_rule
+from lorax_spec.engine.sampling import History, sampling_rule
 from lorax_spec.engine.scheduler import Scheduled, Scheduler
 from lorax_spec.engine.sequence import Progress, Sequence
-from lorax_spec.errors import AdapterMismatch, InvalidArgument, LoraxSpecError
+from lorax_spec.engine.verification import (
+    Choice,
+    finish_reason,
+    moves,
+    note_prompts,
+    outcomes,
+    rows_and_paths,
+    sampled,
+    walk_drafts,
+)
+from lorax_spec.engine.warmup import warm_up
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
-from lorax_spec.speculation.tree import EMPTY, ROOT
-from lorax_spec.speculation.verify import At, Walk, verify
-from lorax_spec.types import AdapterRef, FinishReason, Info, Method, Timings
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A chosen token; ``reason`` is set where nothing may follow it."""
-
-    chosen: Chosen
-    reason: FinishReason | None
-
-    @property
-    def token(self) -> int:
-        return self.chosen.token
-
-    @property
-    def ends(self) -> bool:
-        return self.reason is not None
+from lorax_spec.speculation.guesses import total
+from lorax_spec.speculation.tree import EMPTY
+from lorax_spec.speculation.verify import Walk
+from lorax_spec.types import DrafterCounts, Info, Timings
 
 
 class EngineCore:
@@ -57,6 +55,13 @@ class EngineCore:
         self._config = loaded.config
         self._row_floor = loaded.row_floor
         self._eos = frozenset(loaded.eos_token_ids)
+        self._grammars = Grammars(
+            Path(self.info.model_path),
+            self._model.vocabulary,
+            self._eos,
+            self._model.device,
+            self.adapters.wake,
+        )
         self._sequences: dict[int, Sequence] = {}
         self._ended_at_once: list[Event] = []
         self._scheduler = Scheduler(
@@ -64,6 +69,15 @@ class EngineCore:
             loaded.config.max_batch_prefill_tokens,
             loaded.config.max_batch_size,
         )
+        cost = warm_up(
+            self._model, self.adapters.lease(()), self._row_floor, exact=self.info.deterministic
+        )
+        self._clock = clock_of(self._model.device)
+        drafters = line_up(loaded, cost)
+        self._drafting = Drafting(
+            drafters, cost, self._clock, loaded.config.speculative_tokens, allowed
+        )
+        self._guesses: dict[tuple[str, str], DrafterCounts] = {}
 
     @classmethod
     def load(cls, config: EngineConfig) -> EngineCore:
@@ -72,9 +86,10 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything now (False while all requests await adapters)."""
+        """Whether a step would do anything now (False while all requests await adapters
+        or grammars)."""
         return bool(self._ended_at_once or self._scheduler.running) or any(
-            sequence.lease.ready or sequence.lease.error for sequence in self._scheduler.waiting
+            sequence.settled for sequence in self._scheduler.waiting
         )
 
     def submit(self, request: TokenRequest) -> None:
@@ -82,9 +97,10 @@ class EngineCore:
 
         A request that moved here after its last token was sent ends at once.
         """
-        fault = self._fault(request)
-        if fault is not None:
-            self._ended_at_once.append(Failed(request.request_id, fault))
+        names = self._drafting.names
+        wrong = fault(request, self.info.max_total_tokens, self._model.vocabulary, names)
+        if wrong is not None:
+            self._ended_at_once.append(Failed(request.request_id, wrong))
             return
         references = tuple(ref for ref in (request.adapter, request.medusa) if ref is not None)
         rule = sampling_rule(request.parameters)
@@ -100,13 +116,14 @@ class EngineCore:
             limit=min(limit, self.info.max_total_tokens),
             prefill_logprobs=[] if request.parameters.decoder_input_details else None,
             progress=progress,
+            compiling=self._grammars.compile(request.parameters.response_format),
         )
         if rule.penalizes:
             sequence.history = History(
                 request.prompt, request.generated, self._model.vocabulary, self._model.device
             )
         if request.generated:
-            reason = self._finish_reason(sequence, tokens[-1], len(tokens))
+            reason = finish_reason(sequence, tokens[-1], len(tokens), self._eos)
             if reason is not None:
                 sequence.lease.release()
                 self._ended_at_once.append(
@@ -124,11 +141,11 @@ class EngineCore:
 
     def step(self) -> list[Event]:
         """One forward pass for everybody who can use it."""
-        events = self._bind_adapters()
+        events = self._bind()
         plan = self._scheduler.schedule()
         if not plan:
             return events
-        now = time.monotonic()
+        now, began = time.monotonic(), self._clock()
         for scheduled in plan:
             scheduled.sequence.progress.started = scheduled.sequence.progress.started or now
         batch = build_batch(
@@ -139,21 +156,34 @@ class EngineCore:
             exact=self.info.deterministic,
         )
         hidden, logits = self._model.forward(batch)
-        sampling = [(i, scheduled) for i, scheduled in enumerate(plan) if scheduled.samples]
-        walks = self._verify(sampling, batch, logits)
-        self._note_prompts(plan, batch, logits)
-        self._compact(sampling, walks)
+        rows = sampled(plan, batch)
+        walks = walk_drafts(rows, logits, self._eos)
+        note_prompts(plan, batch, logits)
+        source, target = moves(rows, walks)
+        if source:
+            self._model.move(source, target)
+        self._drafting.observe(outcomes(rows, walks, logits))
         drafting = []
         for scheduled in plan:
             if not scheduled.samples:
                 self._scheduler.advance(scheduled.sequence, scheduled.start + scheduled.count)
-        for (index, scheduled), walk in zip(sampling, walks, strict=True):
-            events += self._commit(scheduled, walk)
+        for one, walk in zip(rows, walks, strict=True):
+            events += self._commit(one.scheduled, walk)
             if walk.choices[-1].reason is None:
-                row = batch.first_kept[index] + (walk.nodes[-1] + 1 if walk.nodes else 0)
-                drafting.append((scheduled.sequence, hidden[row]))
-        draft_all(drafting, self._model, self._config.speculative_tokens)
+                last = one.first_row + (walk.nodes[-1] + 1 if walk.nodes else 0)
+                drafting.append((one.sequence, hidden[last]))
+        if not self._model.took_longer:
+            count, contexts = rows_and_paths(plan)
+            cost = self._drafting.cost
+            cost.note(count, cost.paths(contexts), self._clock() - began)
+        if drafting:
+            self._drafting.draft(drafting, self._scheduler.prompt_rows())
         return events
+
+    def speculation_figures(self) -> dict[tuple[str, str], DrafterCounts]:
+        """Drafted and accepted nodes of ended requests, by adapter id ("" for the base model) and
+        drafter."""
+        return dict(self._guesses)
 
     def load_figures(self) -> tuple[int, int, int, list[str]]:
         """(running, waiting, free KV tokens, ids of the adapters on the device)."""
@@ -161,6 +191,10 @@ class EngineCore:
         scheduler = self._scheduler
         free = scheduler.pool.free * BLOCK_SIZE
         return len(scheduler.running), len(scheduler.waiting), free, on_device
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache: no later request is spared work by an earlier one."""
+        self._scheduler.pool.forget()
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless blocks and adapters are exactly those of live requests."""
@@ -172,93 +206,23 @@ class EngineCore:
         self.adapters.check_integrity()
 
     def close(self) -> None:
+        self._grammars.close()
         self.adapters.close()
 
-    def _fault(self, request: TokenRequest) -> InvalidArgument | None:
-        """Why this model can never run ``request``; it would wait for ever, or end the engine."""
-        most, vocabulary = self.info.max_total_tokens, self._model.vocabulary
-        if not 0 < len(request.prompt) < most:
-            count = len(request.prompt)
-            return InvalidArgument(f"a prompt of {count} tokens, not 1 to {most - 1}", "inputs")
-        if not all(0 <= token < vocabulary for token in (*request.prompt, *request.generated)):
-            return InvalidArgument(f"a token is not in the vocabulary of {vocabulary}", "inputs")
-        for token in request.parameters.logit_bias:
-            if not 0 <= token < vocabulary:
-                message = f"token {token} is not in the vocabulary of {vocabulary}"
-                return InvalidArgument(message, "parameters.logit_bias")
-        return None
-
-    def _bind_adapters(self) -> list[Event]:
-        """Hand arrived adapters to the sequences that wait for them; drop those whose failed."""
+    def _bind(self) -> list[Event]:
+        """Hand sequences what has arrived for them; drop those for whom it failed."""
         events, self._ended_at_once = self._ended_at_once, []
         for sequence in list(self._scheduler.waiting):
             progress = sequence.progress
-            if sequence.ready or not (sequence.lease.ready or sequence.lease.error):
+            if sequence.ready or not sequence.settled:
                 continue
             progress.adapter_ready = progress.arrived + sequence.lease.waited
-            error = sequence.lease.error or _bind(sequence)
-            if error is None:
-                sequence.ready = True
-            else:
+            server_drafts = self._config.speculative_tokens > 0
+            error = bind(sequence, self._grammars, server_drafts, self._drafting.names)
+            if error is not None:
                 self._drop(sequence)
                 events.append(Failed(sequence.request.request_id, error))
         return events
-
-    def _verify(
-        self, sampling: list[tuple[int, Scheduled]], batch: Batch, logits: torch.Tensor
-    ) -> list[Walk[Choice]]:
-        lengths = [len(scheduled.sequence.tokens) for _, scheduled in sampling]
-
-        def choose_at(places: list[At]) -> list[Choice]:
-            rows = []
-            for place in places:
-                index, scheduled = sampling[place.tree]
-                sequence = scheduled.sequence
-                row = batch.first_kept[index] + place.node - ROOT
-                position = lengths[place.tree]
-                rows.append(Place(row, position, sequence.rule, sequence.history))
-            choices = []
-            for place, chosen in zip(places, choose(logits, rows), strict=True):
-                sequence = sampling[place.tree][1].sequence
-                lengths[place.tree] += 1
-                if sequence.history is not None:
-                    sequence.history.advance(chosen.token)
-                reason = self._finish_reason(sequence, chosen.token, lengths[place.tree])
-                choices.append(Choice(chosen, reason))
-            return choices
-
-        return verify([scheduled.draft for _, scheduled in sampling], choose_at)
-
-    def _finish_reason(self, sequence: Sequence, token: int, length: int) -> FinishReason | None:
-        if token in self._eos and not sequence.request.parameters.ignore_eos_token:
-            return FinishReason.EOS_TOKEN
-        return FinishReason.LENGTH if length >= sequence.limit else None
-
-    def _note_prompts(self, plan: list[Scheduled], batch: Batch, logits: torch.Tensor) -> None:
-        """Log-probabilities of prompt tokens, where a request wants them."""
-        for index, scheduled in enumerate(plan):
-            sequence = scheduled.sequence
-            if sequence.prefill_logprobs is None or sequence.progress.first_token:
-                continue
-            following = sequence.tokens[scheduled.start + 1 : scheduled.start + scheduled.count + 1]
-            following = following[: max(0, sequence.prompt_length - scheduled.start - 1)]
-            first = batch.first_kept[index] - scheduled.count + 1
-            rows = logits[first : first + len(following)].log_softmax(-1)
-            targets = torch.tensor(following, dtype=torch.int64, device=rows.device)[:, None]
-            sequence.prefill_logprobs += rows.gather(1, targets)[:, 0].tolist()
-
-    def _compact(self, sampling: list[tuple[int, Scheduled]], walks: list[Walk[Choice]]) -> None:
-        """Move the keys and values of accepted nodes to where their positions belong."""
-        source: list[int] = []
-        target: list[int] = []
-        for (_, scheduled), walk in zip(sampling, walks, strict=True):
-            blocks, known = scheduled.sequence.blocks, len(scheduled.sequence.tokens)
-            for depth, node in enumerate(walk.nodes):
-                if depth != node:
-                    source.append(_slot(blocks, known + node))
-                    target.append(_slot(blocks, known + depth))
-        if source:
-            self._model.move(source, target)
 
     def _commit(self, scheduled: Scheduled, walk: Walk[Choice]) -> list[Event]:
         """Append what was chosen, count it, and say so."""
@@ -266,8 +230,7 @@ class EngineCore:
         progress = sequence.progress
         drafters = [draft.drafters[node] for node in walk.nodes]
         progress.forward_passes += 1
-        progress.drafted.update(draft.drafters)
-        progress.accepted.update(drafters)
+        progress.guesses.note(draft, walk.nodes)
         sequence.draft = EMPTY
         sequence.tokens += [choice.token for choice in walk.choices]
         emitted = tuple(
@@ -292,30 +255,9 @@ class EngineCore:
     def _drop(self, sequence: Sequence) -> None:
         del self._sequences[sequence.request.request_id]
         self._scheduler.remove(sequence)
+        self._drafting.forget(sequence)
         sequence.lease.release()
-
-
-def _bind(sequence: Sequence) -> LoraxSpecError | None:
-    """Take the weights of a ready lease; says what is wrong where they are not what was asked."""
-    weights = iter(sequence.lease.weights)
-    request = sequence.request
-    if request.adapter is not None:
-        adapter = next(weights)
-        sequence.lora, sequence.heads = adapter.lora, adapter.medusa
-        sequence.identity = adapter.fingerprint if adapter.lora is not None else ""
-    if request.medusa is not None:
-        sequence.heads = next(weights).medusa
-        if sequence.heads is None:
-            return _no_heads(request.medusa)
-    if request.speculation.method is Method.MEDUSA and sequence.heads is None:
-        return _no_heads(request.adapter)
-    return None
-
-
-def _no_heads(reference: AdapterRef | None) -> AdapterMismatch:
-    name = f"adapter {reference.adapter_id!r}" if reference else "the base model"
-    return AdapterMismatch(f"{name} has no Medusa heads to draft with")
-
-
-def _slot(blocks: list[int], index: int) -> int:
-    return blocks[index // BLOCK_SIZE] * BLOCK_SIZE + index % BLOCK_SIZE
+        adapter = sequence.request.adapter
+        for drafter, counts in sequence.progress.guesses.by_drafter().items():
+            key = (adapter.adapter_id if adapter else "", drafter)
+            self._guesses[key] = total((self._guesses.get(key, DrafterCounts()), counts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,8 +14,9 @@ from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.engine.request import Failed
 from lorax_spec.text.assembly import ResponseBuilder
+from lorax_spec.text.best_of import best, sequences
 from lorax_spec.text.tokenizer import TextTokenizer
-from lorax_spec.text.validate import Limits, validate
+from lorax_spec.text.validate import Limits, ValidRequest, validate
 from lorax_spec.types import AdapterInfo, AdapterRef, GenerateRequest, Info, Response
 
 #: Adapter ids that begin with this name the embedded bundle's.
@@ -27,6 +29,20 @@ def adapter_roots(adapter_root: str | Path | None = None) -> dict[str, Path]:
     if adapter_root is not None:
         roots[""] = Path(adapter_root).expanduser()
     return roots
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A caller's request, and the answers of its sequences in the making."""
+
+    index: int
+    request: ValidRequest
+    builders: tuple[ResponseBuilder, ...]
+
+    def answer(self) -> Response | None:
+        """The best one, once all are there."""
+        answers = [one.response for one in self.builders if one.response is not None]
+        return best(self.request, answers) if len(answers) == len(self.builders) else None
 
 
 class Engine:
@@ -74,11 +90,10 @@ class Engine:
 
     def stream(self, requests: Iterable[GenerateRequest | str]) -> Iterator[tuple[int, Response]]:
         """(index, answer) of each request as it ends."""
-        live: dict[int, tuple[int, ResponseBuilder]] = {}
+        live: dict[int, tuple[_Asked, ResponseBuilder]] = {}
         try:
             for index, request in enumerate(requests):
-                request_id, builder = self._submit(request)
-                live[request_id] = index, builder
+                live |= self._submit(index, request)
             while live:
                 self._wait_for_work()
                 for event in self.core.step():
@@ -87,23 +102,32 @@ class Engine:
                     if isinstance(event, Failed):
                         del live[event.request_id]
                         raise event.error
-                    index, builder = live[event.request_id]
+                    asked, builder = live[event.request_id]
                     builder.add(event)
                     if builder.response is not None:
                         del live[event.request_id]
                         self.core.cancel(event.request_id)
-                        yield index, builder.response
+                        answer = asked.answer()
+                        if answer is not None:
+                            yield asked.index, answer
         finally:
             for request_id in live:
                 self.core.cancel(request_id)
 
-    def _submit(self, request: GenerateRequest | str) -> tuple[int, ResponseBuilder]:
+    def _submit(
+        self, index: int, request: GenerateRequest | str
+    ) -> dict[int, tuple[_Asked, ResponseBuilder]]:
+        """Its sequences by their ids."""
         if isinstance(request, str):
             request = GenerateRequest(request)
         valid = validate(request, self.tokenizer, self._limits)
-        self._next_id += 1
-        self.core.submit(valid.token_request(self._next_id))
-        return self._next_id, ResponseBuilder(valid, self.tokenizer)
+        parts = {}
+        for sequence in sequences(valid):
+            self._next_id += 1
+            self.core.submit(sequence.token_request(self._next_id))
+            parts[self._next_id] = ResponseBuilder(sequence, self.tokenizer)
+        asked = _Asked(index, valid, tuple(parts.values()))
+        return {request_id: (asked, builder) for request_id, builder in parts.items()}
 
     def _wait_for_work(self) -> None:
         """Sleep while every request waits for its adapter."""

@@ -161,6 +161,8 @@ class LanguageModel:
         self.caches: KVCaches = {}
         self._attention: Attend = _mix
         self._programs: dict[tuple[int, int, bool], Program | None] = {}
+        #: The last pass was recorded first, so its time says nothing.
+        self.took_longer = False
         self.kv_shapes = self._probe()
 
     @property
@@ -205,6 +207,13 @@ class LanguageModel:
         """The lm head's float32 logits of any states [..., hidden_size]."""
         logits: torch.Tensor = self.lm_head(states)
         return logits.float()
+
+    @torch.inference_mode()
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Input embeddings [..., hidden_size] of any token ids, as the model's own module makes
+        them."""
+        embedded: torch.Tensor = self.model.get_input_embeddings()(ids)
+        return embedded
 
     @torch.inference_mode()
     def move(self, source: list[int], target: list[int]) -> None:
@@ -266,9 +275,11 @@ class LanguageModel:
     def _program(self, rows: int, kept: int, adapted: bool) -> Program | None:
         """The recorded pass for so many rows, made when they first come; None: run the model."""
         if self.device.type != "cpu" or rows > RECORDED_ROWS:
+            self.took_longer = False
             return None
         key = (rows, kept, adapted)
-        if key not in self._programs:
+        self.took_longer = key not in self._programs
+        if self.took_longer:
             step, lanes = self._attention, self._holder.lanes
             self._attention, self._holder.lanes = _mix, ()
             self._programs[key] = self._recorded(rows, kept, adapted)

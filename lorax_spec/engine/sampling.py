@@ -5,9 +5,11 @@ request is greedy.  ``processed_logits`` follow from the raw logits, the request
 the tokens before the position, nothing else; every row is processed by operations of its own, so
 no neighbour can change a bit of it.
 
-Order: logit bias, repetition, frequency and presence penalty, temperature, top-k, top-p,
-typical-p, min-p.  Repetition counts prompt and output (Keskar et al. 2019, arXiv 1909.05858);
-frequency and presence count the output.
+Order: what a grammar bans, logit bias, repetition, frequency and presence penalty, temperature,
+top-k, top-p, typical-p, min-p.  What is banned has a score of minus infinity from the start: no
+bias brings it back, and the filters share the probability among what is left.  Log-probabilities
+stay those of the raw logits.  Repetition counts prompt and output (Keskar et al. 2019, arXiv
+1909.05858); frequency and presence count the output.
 """
 
 from __future__ import annotations
@@ -102,6 +104,13 @@ class Place:
     position: int
     rule: SamplingRule
     history: History | None
+    #: Tokens that a grammar forbids here, bool [vocabulary]; never all of them.
+    banned: torch.Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """The raw logits decide."""
+        return self.rule.plain and self.banned is None
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def choose(logits: torch.Tensor, places: Sequence[Place]) -> list[Chosen]:
     device = logits.device
     rows = logits.index_select(0, torch.tensor([place.row for place in places], device=device))
     scores = rows
-    if not all(place.rule.plain for place in places):
+    if not all(place.plain for place in places):
         scores = torch.stack([process(row, place) for row, place in zip(rows, places, strict=True)])
         noisy = [i for i, place in enumerate(places) if not place.rule.greedy]
         if noisy:
@@ -141,6 +150,8 @@ def choose(logits: torch.Tensor, places: Sequence[Place]) -> list[Chosen]:
 def process(row: torch.Tensor, place: Place) -> torch.Tensor:
     """Processed logits [vocabulary] of one raw row."""
     rule, scores = place.rule, row
+    if place.banned is not None:
+        scores = scores.masked_fill(place.banned, -torch.inf)
     if rule.logit_bias:
         scores = scores.clone()
         ids = torch.tensor(list(rule.logit_bias), device=row.device)

@@ -73,6 +73,11 @@ class Scheduler:
             budget -= plan[-1].count
         return plan
 
+    def prompt_rows(self) -> int:
+        """Rows of prompts in the next step, as far as that is known now."""
+        pending = sum(s.pending for s in self.running if s.pending > 1)
+        return min(self._prefill_budget, pending)
+
     def advance(self, sequence: Sequence, computed: int) -> None:
         """Say that ``computed`` tokens are cached now; shares full blocks, frees spare ones."""
         sequence.computed = computed

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lorax_spec.adapters.lease import Lease
-from lorax_spec.adapters.weights import LoraWeights, MedusaHeads
+from lorax_spec.adapters.weights import HydraHeads, LoraWeights, MedusaHeads
+from lorax_spec.engine.grammar.compiling import Compiling
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sampling import History, SamplingRule
-from lorax_spec.speculation.prompt_lookup import LookupIndex
+from lorax_spec.speculation.guesses import Guesses
 from lorax_spec.speculation.tree import EMPTY, DraftTree
-from lorax_spec.types import DrafterCounts, SpeculationDetails, Timings
+from lorax_spec.types import SpeculationDetails, Timings
+
+if TYPE_CHECKING:
+    from lorax_spec.engine.grammar.constraint import Constraint
 
 
 @dataclass
@@ -24,15 +28,15 @@ class Progress:
     started: float = 0.0
     first_token: float = 0.0
     forward_passes: int = 0
-    drafted: Counter[str] = field(default_factory=Counter)
-    accepted: Counter[str] = field(default_factory=Counter)
+    guesses: Guesses = field(default_factory=Guesses)
 
     def speculation(self) -> SpeculationDetails:
-        drafters = {
-            name: DrafterCounts(count, self.accepted[name]) for name, count in self.drafted.items()
-        }
+        drafters = self.guesses.by_drafter()
         return SpeculationDetails(
-            self.drafted.total(), self.accepted.total(), self.forward_passes, drafters
+            sum(counts.drafted_tokens for counts in drafters.values()),
+            sum(counts.accepted_tokens for counts in drafters.values()),
+            self.forward_passes,
+            drafters,
         )
 
     def timings(self, generated: int) -> Timings:
@@ -66,6 +70,7 @@ class Sequence:
     ready: bool = False
     lora: LoraWeights | None = None
     heads: MedusaHeads | None = None
+    hydra: HydraHeads | None = None
     #: What shaped the keys and values, for the prefix cache.
     identity: str = ""
     computed: int = 0
@@ -73,10 +78,22 @@ class Sequence:
     hashes: list[bytes] = field(default_factory=list)
     published: int = 0
     draft: DraftTree = EMPTY
-    lookup: LookupIndex | None = None
+    #: Names of the drafters that may guess for it.
+    drafters: frozenset[str] = frozenset()
     history: History | None = None
+    #: The grammar its output must follow, on its way; None where the output is free.
+    compiling: Compiling | None = None
+    #: That grammar, as far as the generated tokens have followed it; bound as the adapters are.
+    grammar: Constraint | None = None
     prefill_logprobs: list[float] | None = None
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def settled(self) -> bool:
+        """All that it waits for has arrived, or something has failed."""
+        if self.lease.error or (self.compiling is not None and self.compiling.error):
+            return True
+        return self.lease.ready and (self.compiling is None or self.compiling.ready)
 
     @property
     def pending(self) -> int:

@@ -55,6 +55,20 @@ class DraftTree:
     def is_chain(self) -> bool:
         return self.parents == tuple(range(ROOT, len(self) - 1))
 
+    @cached_property
+    def unseen(self) -> tuple[tuple[int, int], ...]:
+        """(node, other): nodes that come before or beside ``node``, but not on its path."""
+        seen: list[set[int]] = []
+        for node, parent in enumerate(self.parents):
+            seen.append({node} if parent == ROOT else {node, *seen[parent]})
+        nodes = range(len(self))
+        return tuple(
+            (node, other)
+            for node in nodes
+            for other in nodes
+            if other not in seen[node] and self.depths[other] <= self.depths[node]
+        )
+
     def _path_to(self, node: int) -> tuple[int, ...]:
         path = []
         while node != ROOT:

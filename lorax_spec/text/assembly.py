@@ -14,6 +14,7 @@ from lorax_spec.text.validate import ValidRequest
 from lorax_spec.types import (
     AlternativeToken,
     Details,
+    DrafterCounts,
     FinishReason,
     PrefillToken,
     Response,
@@ -76,7 +77,7 @@ class ResponseBuilder:
         for index, token in enumerate(event.tokens):
             released += self._release(self._push(token))
             if self.stopped:
-                self._speculation = without(event.speculation, event.tokens[index + 1 :])
+                self._speculation = without(event.speculation, event.tokens, index + 1)
                 return [*released, self._finish(FinishReason.STOP_SEQUENCE, Timings())]
         return released
 
@@ -145,14 +146,33 @@ class ResponseBuilder:
         return self._tokenizer.decode((token_id,), skip_special_tokens=False)
 
 
-def without(details: SpeculationDetails, dropped: Sequence[EmittedToken]) -> SpeculationDetails:
-    """The counts as if the dropped tokens had not been accepted."""
-    drafted = [token.drafter for token in dropped if token.drafter]
+def without(
+    details: SpeculationDetails, tokens: Sequence[EmittedToken], kept: int
+) -> SpeculationDetails:
+    """The counts as if a step had accepted only the first ``kept`` of its ``tokens``.
+
+    A step accepts one guess after the other, so its token ``i`` was guessed ``i + 1`` ahead.
+    """
+    dropped = [
+        (depth, token.drafter)
+        for depth, token in enumerate(tokens[kept:], start=kept)
+        if token.drafter
+    ]
     return replace(
         details,
-        accepted_tokens=details.accepted_tokens - len(drafted),
+        accepted_tokens=details.accepted_tokens - len(dropped),
         drafters={
-            name: replace(counts, accepted_tokens=counts.accepted_tokens - drafted.count(name))
+            name: _without_depths(counts, [depth for depth, drafter in dropped if drafter == name])
             for name, counts in details.drafters.items()
         },
+    )
+
+
+def _without_depths(counts: DrafterCounts, depths: Sequence[int]) -> DrafterCounts:
+    return replace(
+        counts,
+        accepted_tokens=counts.accepted_tokens - len(depths),
+        accepted_by_depth=tuple(
+            count - depths.count(depth) for depth, count in enumerate(counts.accepted_by_depth)
+        ),
     )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.errors import InvalidArgument, Unimplemented
+from lorax_spec.text.response_format import check_response_format
 from lorax_spec.text.tokenizer import TextTokenizer
 from lorax_spec.types import (
     BASE_MODEL,
     AdapterRef,
     GenerateRequest,
-    Method,
     Parameters,
     Speculation,
 )
@@ -21,6 +21,9 @@ from lorax_spec.types import (
 MAX_STOP_STRINGS = 16
 MAX_DRAFT_TOKENS = 63
 MAX_ALTERNATIVES = 100
+MAX_BEST_OF = 8
+#: A reference text may be so many times as long as prompt and answer together.
+MAX_REFERENCE_CONTEXTS = 4
 _SOURCES = ("hub", "local", "s3")
 
 
@@ -35,7 +38,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class ValidRequest:
-    """A request an engine can run; ``text`` is the prompt as text, ``prompt`` as token ids."""
+    """A request an engine can run; ``text`` is the prompt as text, ``prompt`` as token ids.
+
+    ``speculation`` has no ``reference`` any more: ``reference`` holds its token ids.
+    """
 
     text: str
     prompt: tuple[int, ...]
@@ -43,6 +49,7 @@ class ValidRequest:
     speculation: Speculation
     adapter: AdapterRef | None
     medusa: AdapterRef | None
+    reference: tuple[int, ...] = ()
 
     def token_request(self, request_id: int) -> TokenRequest:
         return TokenRequest(
@@ -52,6 +59,7 @@ class ValidRequest:
             self.speculation,
             self.adapter,
             self.medusa,
+            reference=self.reference,
         )
 
 
@@ -80,8 +88,18 @@ def validate(request: GenerateRequest, tokenizer: TextTokenizer, limits: Limits)
         _resolve_sampling(request.parameters),
         max_new_tokens=_max_new_tokens(request.parameters, len(prompt), limits),
     )
+    if (parameters.best_of or 1) > 1 and not parameters.do_sample:
+        raise _invalid("parameters.best_of", "above 1 needs sampling: set `do_sample`")
     adapter, medusa = _adapters(request, limits.default_adapter)
-    return ValidRequest(text, prompt, parameters, request.speculation, adapter, medusa)
+    return ValidRequest(
+        text,
+        prompt,
+        parameters,
+        replace(request.speculation, reference=None),
+        adapter,
+        medusa,
+        _reference(request.speculation, tokenizer, limits),
+    )
 
 
 def _invalid(field: str, problem: str) -> InvalidArgument:
@@ -89,15 +107,8 @@ def _invalid(field: str, problem: str) -> InvalidArgument:
 
 
 def _refuse_unserved(request: GenerateRequest) -> None:
-    parameters = request.parameters
     if request.merged_adapters is not None:
         raise Unimplemented("this server does not merge adapters (`merged_adapters`)")
-    if parameters.response_format is not None and parameters.response_format.type != "text":
-        raise Unimplemented("this server does not constrain its output (`response_format`)")
-    if parameters.best_of not in (None, 1):
-        raise Unimplemented("this server gives one answer to a request (`best_of`)")
-    if request.speculation.method in (Method.DRAFT_MODEL, Method.LOOKAHEAD):
-        raise Unimplemented(f"this server has no drafter `{request.speculation.method}`")
 
 
 def _check_parameters(parameters: Parameters, vocab_size: int) -> None:
@@ -114,8 +125,11 @@ def _check_parameters(parameters: Parameters, vocab_size: int) -> None:
     _check_range("presence_penalty", parameters.presence_penalty, -2, 2)
     _check_range("seed", parameters.seed, 0, 2**64 - 1)
     _check_range("truncate", parameters.truncate, 1)
+    _check_range("best_of", parameters.best_of, 1, MAX_BEST_OF)
     most = min(MAX_ALTERNATIVES, vocab_size)
     _check_range("return_k_alternatives", parameters.return_k_alternatives, 1, most)
+    if parameters.response_format is not None:
+        check_response_format(parameters.response_format)
     if len(parameters.stop) > MAX_STOP_STRINGS:
         raise _invalid("parameters.stop", f"takes at most {MAX_STOP_STRINGS} strings")
     if not all(parameters.stop):
@@ -157,6 +171,16 @@ def _prompt(request: GenerateRequest, tokenizer: TextTokenizer) -> tuple[str, tu
     if not ids:
         raise _invalid("inputs", "holds no token")
     return text, tuple(ids)
+
+
+def _reference(
+    speculation: Speculation, tokenizer: TextTokenizer, limits: Limits
+) -> tuple[int, ...]:
+    ids = tokenizer.encode(speculation.reference or "", add_special_tokens=False)
+    most = MAX_REFERENCE_CONTEXTS * limits.max_total_tokens
+    if len(ids) > most:
+        raise _invalid("speculation.reference", f"has {len(ids)} tokens; {most} are the most")
+    return tuple(ids)
 
 
 def _max_new_tokens(parameters: Parameters, prompt_tokens: int, limits: Limits) -> int:

@@ -40,7 +40,15 @@ def medusa(
     own_lm_head: Annotated[
         bool, typer.Option(help="Give each head an lm head of its own (layout v1).")
     ] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Heads to start from.")] = None,
+    hydra: Annotated[
+        bool, typer.Option(help="Heads that read the drafted tokens too: Hydra heads.")
+    ] = False,
+    inner_size: Annotated[
+        int | None, typer.Option(min=1, help="Of Hydra heads; default: twice the hidden size.")
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Heads to start from; Hydra heads may start from Medusa's.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates to make.")] = None,
     tokens: Annotated[
         int, typer.Option(min=1, help="Tokens to learn from, where no steps are given.")
@@ -49,6 +57,9 @@ def medusa(
     sequence_length: Annotated[int, typer.Option(min=8)] = 512,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 2e-3,
     seed: int = 0,
+    soft_labels: Annotated[
+        bool, typer.Option(help="Learn the model's own distribution instead of the text's tokens.")
+    ] = False,
     self_distill: Annotated[
         bool,
         typer.Option(help="First let the model write the text itself, from the data's prompts."),
@@ -61,7 +72,7 @@ def medusa(
     eval_every: Annotated[int, typer.Option(min=0, help="Steps; 0: only at the end.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the output's checkpoint.")] = False,
 ) -> None:
-    """Train Medusa heads on a frozen model, with or without a LoRA."""
+    """Train Medusa or Hydra heads on a frozen model, with or without a LoRA."""
     from lorax_spec.train.loop import Plan
     from lorax_spec.train.run import Distillation, Options, run
 
@@ -71,6 +82,7 @@ def medusa(
         sequence_length=sequence_length,
         learning_rate=learning_rate,
         seed=seed,
+        soft_labels=soft_labels,
     )
     options = Options(
         data=tuple(data),
@@ -80,6 +92,8 @@ def medusa(
         lora=lora,
         num_heads=num_heads,
         own_lm_head=own_lm_head,
+        hydra=hydra,
+        inner_size=inner_size,
         joint=joint,
         init_from=init_from,
         distillation=(
@@ -98,6 +112,45 @@ def medusa(
         saved = f"; {options.checkpoint} is kept, --resume goes on" * options.checkpoint.exists()
         console.print(f"stopped{saved}")
         raise typer.Exit(INTERRUPTED) from None
+    except LoraxSpecError as error:
+        console.print(f"[red]{error.message}[/red]")
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def calibrate(
+    adapter: Annotated[Path, typer.Option(help="Folder of Medusa or Hydra heads.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Text file, folder of them, or JSONL (text | prompt+completion | messages)."
+        ),
+    ],
+    lora: Annotated[Path | None, typer.Option(help="PEFT folder to apply to the base.")] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the base; default: the embedded model.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="How many outputs to measure on.")] = 64,
+    seed: int = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+) -> None:
+    """Measure what heads' guesses are worth; writes calibration.json into their folder."""
+    from lorax_spec.train.run import calibrate_folder
+
+    console = Console()
+    try:
+        calibrate_folder(
+            adapter,
+            tuple(data),
+            console,
+            lora=lora,
+            model_id=model_id,
+            count=prompts,
+            seed=seed,
+            dtype=dtype,
+            device=device,
+        )
     except LoraxSpecError as error:
         console.print(f"[red]{error.message}[/red]")
         raise typer.Exit(2) from None

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lorax_spec.train.data import IGNORED, TokenStream
-from lorax_spec.train.heads import MedusaHeads
-from lorax_spec.train.loop import last_hidden, shifted
+from lorax_spec.train.loop import Heads, embeddings, following, last_hidden, shifted
 
 TOP = 10
 
@@ -30,7 +29,7 @@ class HeldOut:
 @torch.no_grad()
 def held_out_figures(
     model: Any,
-    heads: MedusaHeads,
+    heads: Heads,
     stream: TokenStream,
     *,
     windows: int = 32,
@@ -50,9 +49,14 @@ def held_out_figures(
         hidden = last_hidden(model, ids[:, :length])
         for row in range(1 + len(heads)):
             rows, targets = shifted(hidden, labels, row + 1)
-            rows, targets = rows[targets != IGNORED], targets[targets != IGNORED]
-            logits = lm_head(rows) if row == 0 else heads.logits(row - 1, rows, lm_head)
-            logits = logits.float()
+            kept = targets != IGNORED
+            rows, targets = rows[kept], targets[kept]
+            if row == 0:
+                logits = lm_head(rows).float()
+            else:
+                path = following(ids, length, row).to(rows.device)[kept]
+                embedded = embeddings(model, path) if heads.reads_tokens else None
+                logits = heads.logits(row - 1, rows, lm_head, embedded).float()
             rank = (logits > logits.gather(1, targets[:, None])).sum(1)
             hits[row] += (rank[:, None] < torch.arange(1, TOP + 1, device=rank.device)).sum(0).cpu()
             losses[row] += float(F.cross_entropy(logits, targets, reduction="sum"))

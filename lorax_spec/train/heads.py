@@ -26,6 +26,8 @@ class MedusaHeads(nn.Module):
     are not rounded away.  A new head passes its input through unchanged.
     """
 
+    reads_tokens = False
+
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.hidden_size = hidden_size
@@ -47,8 +49,15 @@ class MedusaHeads(nn.Module):
         assert isinstance(block, nn.Linear)
         return block
 
-    def logits(self, head: int, hidden: torch.Tensor, lm_head: nn.Module) -> torch.Tensor:
-        """Logits [..., vocab] of one head from last hidden states [..., hidden]."""
+    def logits(
+        self,
+        head: int,
+        hidden: torch.Tensor,
+        lm_head: nn.Module,
+        embedded: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits [..., vocab] of one head from last hidden states [..., hidden]; these heads do
+        not look at the ``embedded`` tokens in between."""
         block, dtype = self.block(head), hidden.dtype
         moved = F.silu(F.linear(hidden, block.weight.to(dtype), block.bias.to(dtype)))
         if self.lm_heads is None:

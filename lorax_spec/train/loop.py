@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.train.data import IGNORED, TokenStream
-from lorax_spec.train.heads import MedusaHeads
 
 #: Rows that go through an lm head at once: bounds the logits held for one backward pass.
 ROWS_AT_ONCE = 2048
 HEAD_DECAY = 0.8
 HOLD_SHARE = 0.4
+
+
+class Heads(Protocol):
+    """What the loop trains: MedusaHeads, or HydraHeads, which read the tokens in between."""
+
+    reads_tokens: bool
+
+    def __len__(self) -> int: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+    def logits(
+        self,
+        head: int,
+        hidden: torch.Tensor,
+        lm_head: nn.Module,
+        embedded: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits [n, vocab] of one head from last hidden states [n, hidden] and the embeddings
+        [n, >= head + 1, hidden] of the tokens that follow, where these heads read them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +56,8 @@ class Plan:
     learning_rate: float = 2e-3
     warmup_steps: int = 20
     seed: int = 0
+    #: Learn the base's own distribution at the guessed place instead of the text's token.
+    soft_labels: bool = False
 
     @property
     def tokens_per_step(self) -> int:
@@ -46,7 +73,7 @@ class Plan:
 class HeadTrainer:
     """Heads, their optimizer and the state of the draw: everything that a checkpoint holds."""
 
-    def __init__(self, model: Any, heads: MedusaHeads, stream: TokenStream, plan: Plan) -> None:
+    def __init__(self, model: Any, heads: Heads, stream: TokenStream, plan: Plan) -> None:
         self.window = plan.sequence_length + 1 + len(heads)
         if len(stream) <= self.window:
             text = f"{len(stream)} tokens of text are too few for windows of {self.window}"
@@ -63,8 +90,8 @@ class HeadTrainer:
         last = len(self.stream) - self.window
         starts = torch.randint(0, last, (self.plan.batch_size,), generator=self.generator)
         ids, labels = self.stream.windows(starts.tolist(), self.window)
-        hidden = last_hidden(self.model, ids[:, : self.plan.sequence_length])
-        losses = [self._head_backward(head, hidden, labels) for head in range(len(self.heads))]
+        hidden = last_hidden(self.model, ids[:, :-1])
+        losses = [self._head_backward(head, ids, hidden, labels) for head in range(len(self.heads))]
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
         self.optimizer.step()
@@ -72,18 +99,27 @@ class HeadTrainer:
         self.step += 1
         return losses
 
-    def _head_backward(self, head: int, hidden: torch.Tensor, labels: torch.Tensor) -> float:
+    def _head_backward(
+        self, head: int, ids: torch.Tensor, hidden: torch.Tensor, labels: torch.Tensor
+    ) -> float:
         """Add one head's gradient, a slice of the rows at a time; returns its mean loss."""
-        rows, targets = shifted(hidden, labels, head + 2)
-        learned = max(1, int((targets != IGNORED).sum()))
+        length = self.plan.sequence_length
+        rows, targets = shifted(hidden[:, :length], labels, head + 2)
+        kept = torch.nonzero(targets != IGNORED)[:, 0]
+        learned = max(1, len(kept))
+        # The row from which the base itself chooses the token that this head guesses.
+        bases = hidden[:, head + 1 : head + 1 + length].flatten(0, 1)
+        path = following(ids, length, head + 1).to(hidden.device)
+        lm_head = self.model.get_output_embeddings()
         total = 0.0
-        for row_slice, target_slice in zip(
-            torch.split(rows, ROWS_AT_ONCE), torch.split(targets, ROWS_AT_ONCE), strict=True
-        ):
-            logits = self.heads.logits(head, row_slice, self.model.get_output_embeddings())
-            loss = F.cross_entropy(
-                logits.float(), target_slice, ignore_index=IGNORED, reduction="sum"
-            )
+        for some in torch.split(kept, ROWS_AT_ONCE):
+            embedded = embeddings(self.model, path[some]) if self.heads.reads_tokens else None
+            logits = self.heads.logits(head, rows[some], lm_head, embedded).float()
+            wanted = targets[some]
+            if self.plan.soft_labels:
+                with torch.no_grad():
+                    wanted = lm_head(bases[some]).float().softmax(-1)
+            loss = F.cross_entropy(logits, wanted, reduction="sum")
             torch.autograd.backward(loss * (HEAD_DECAY**head / learned))
             total += float(loss.detach())
         return total / learned
@@ -105,7 +141,9 @@ class HeadTrainer:
         """Go on from ``checkpoint``; raises InvalidArgument where it is of another plan."""
         state = torch.load(checkpoint, weights_only=True)
         mine, theirs = asdict(self.plan), state["plan"]
-        other = {k: f"{theirs.get(k)} there, {v} now" for k, v in mine.items() if theirs[k] != v}
+        other = {
+            k: f"{theirs.get(k)} there, {v} now" for k, v in mine.items() if theirs.get(k) != v
+        }
         if other:
             raise InvalidArgument(f"{checkpoint} is of another run: {other}", field="resume")
         self.heads.load_state_dict(state["heads"])
@@ -154,3 +192,14 @@ def shifted(
     length = hidden.shape[1]
     targets = labels[:, shift : shift + length].reshape(-1).to(hidden.device)
     return hidden.flatten(0, 1), targets
+
+
+def following(ids: torch.Tensor, length: int, count: int) -> torch.Tensor:
+    """The ``count`` tokens after each of the first positions, [batch * length, count]."""
+    columns = [ids[:, 1 + place : 1 + place + length] for place in range(count)]
+    return torch.stack(columns, -1).flatten(0, 1)
+
+
+def embeddings(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The base's input embeddings [..., hidden] as they are stored, in its dtype."""
+    return F.embedding(ids, model.get_input_embeddings().weight)

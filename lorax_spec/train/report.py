@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from rich.box import SIMPLE
 from rich.table import Table
 
 from lorax_spec.train.acceptance import Acceptance
+from lorax_spec.train.calibrate import Losses
 from lorax_spec.train.evaluate import TOP, HeldOut
 
 
@@ -21,6 +25,22 @@ def accuracy_table(figures: HeldOut) -> Table:
     for row, (loss, top) in enumerate(zip(figures.loss, figures.top, strict=True)):
         name = "base" if row == 0 else f"head {row}"
         table.add_row(name, f"{loss:.2f}", *(f"{100 * share:.1f}" for share in top))
+    return table
+
+
+def calibration_table(content: dict[str, Any], losses: Sequence[Losses]) -> Table:
+    """Every head's first guesses that came true, and what its sampled guesses say of the model."""
+    table = Table(
+        title="calibration, on the model's own text: first guesses right, and log-loss (nats)",
+        box=SIMPLE,
+    )
+    for column in ("", "greedy", "sampled", "as they are", "sharpened", "with the noise"):
+        table.add_column(column, justify="right")
+    accepted = content["accepted"]
+    for k, loss in enumerate(losses):
+        first = (f"{100 * accepted[mode][k][0]:.1f}" for mode in ("greedy", "sampled"))
+        figures = (f"{loss[name]:.2f}" for name in ("raw", "plain", "coupled"))
+        table.add_row(f"head {k + 1}", *first, *figures)
     return table
 
 

@@ -6,17 +6,20 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorax_spec.errors import InvalidArgument
-from lorax_spec.train import report
+from lorax_spec.train import calibrate, kinds, report
 from lorax_spec.train.acceptance import acceptance, generate
 from lorax_spec.train.base import Base, load_base
 from lorax_spec.train.data import Document, TokenStream, prompts, read_documents, split
 from lorax_spec.train.distill import continuations
 from lorax_spec.train.evaluate import held_out_figures
-from lorax_spec.train.heads import MedusaHeads, load_heads, save_heads
+from lorax_spec.train.heads import MedusaHeads
+from lorax_spec.train.hydra import HydraHeads, from_medusa
+from lorax_spec.train.kinds import AnyHeads
 from lorax_spec.train.loop import HeadTrainer, Plan, train
 
 EVALUATION_PROMPTS = 16
@@ -46,6 +49,8 @@ class Options:
     lora: Path | None = None
     num_heads: int = 4
     own_lm_head: bool = False
+    hydra: bool = False
+    inner_size: int | None = None
     joint: bool = False
     init_from: Path | None = None
     distillation: Distillation | None = None
@@ -108,21 +113,44 @@ def run(options: Options, console: Console) -> None:
     _write(heads, base, options)
     options.checkpoint.unlink(missing_ok=True)
     evaluate()
-    _report_acceptance(base, heads, held_out, options.plan.seed, console)
+    starts = prompts(held_out, EVALUATION_PROMPTS, EVALUATION_PROMPT_LENGTH)
+    if starts:
+        _report_acceptance(base, heads, starts, options.plan.seed, console)
+        _write_calibration(base, heads, starts, options.plan.seed, options.output, console)
     console.print(f"wrote {options.output}")
 
 
-def _first_heads(base: Base, options: Options) -> MedusaHeads:
+def _first_heads(base: Base, options: Options) -> AnyHeads:
     hidden_size = base.model.config.get_text_config().hidden_size
-    if options.init_from is None:
-        heads = MedusaHeads(hidden_size, options.num_heads)
-    else:
-        heads = load_heads(options.init_from, hidden_size, options.num_heads)
+    found: AnyHeads | None = None
+    if options.init_from is not None:
+        found = kinds.load(options.init_from, hidden_size, options.num_heads)
+    if options.hydra:
+        return _first_hydra(found, hidden_size, options)
+    heads = found or MedusaHeads(hidden_size, options.num_heads)
+    if isinstance(heads, HydraHeads):
+        raise InvalidArgument(f"{options.init_from} is Hydra's: add --hydra", field="init_from")
     if options.own_lm_head and heads.lm_heads is None:
         heads.add_lm_heads(base.model.get_output_embeddings().weight)
     if heads.lm_heads is not None and not options.own_lm_head:
         raise InvalidArgument(f"{options.init_from} is v1: add --own-lm-head", field="init_from")
     return heads
+
+
+def _first_hydra(found: AnyHeads | None, hidden_size: int, options: Options) -> HydraHeads:
+    if options.own_lm_head:
+        raise InvalidArgument("Hydra heads have no lm heads of their own", field="own_lm_head")
+    inner_size = options.inner_size or 2 * hidden_size
+    if isinstance(found, MedusaHeads):
+        return from_medusa(found, options.num_heads, inner_size)
+    if found is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.plan.seed)
+            return HydraHeads(hidden_size, options.num_heads, inner_size)
+    if options.inner_size not in (None, found.inner_size):
+        text = f"{options.init_from} has an inner size of {found.inner_size}"
+        raise InvalidArgument(text, field="inner_size")
+    return found
 
 
 def _distilled(
@@ -145,25 +173,63 @@ def _distilled(
     return written
 
 
-def _write(heads: MedusaHeads, base: Base, options: Options) -> None:
-    save_heads(heads, options.output, base.base_id)
+def _write(heads: AnyHeads, base: Base, options: Options) -> None:
+    kinds.save(heads, options.output, base.base_id)
     if options.joint and options.lora is not None:
         for name in LORA_FILES:
             shutil.copy(options.lora / name, options.output / name)
 
 
 def _report_acceptance(
-    base: Base, heads: MedusaHeads, held_out: list[Document], seed: int, console: Console
+    base: Base, heads: AnyHeads, starts: list[list[int]], seed: int, console: Console
 ) -> None:
-    starts = prompts(held_out, EVALUATION_PROMPTS, EVALUATION_PROMPT_LENGTH)
-    if not starts:
-        return
     for temperature in (0.0, 0.8):
         outputs = generate(
             base.model, starts, temperature=temperature, new_tokens=EVALUATION_TOKENS, seed=seed
         )
         found = acceptance(base.model, heads, outputs)
         console.print(report.acceptance_table(found, temperature))
+
+
+def calibrate_folder(
+    adapter: Path,
+    data: tuple[Path, ...],
+    console: Console,
+    *,
+    lora: Path | None,
+    model_id: str | None,
+    count: int,
+    seed: int,
+    dtype: str,
+    device: str,
+) -> None:
+    """Calibrate heads that are there already, on what the model makes of ``data``'s prompts.
+
+    Raises InvalidArgument where ``data`` has no prompt or ``adapter`` no heads.
+    """
+    base = load_base(model_id, lora, dtype=dtype, device=device)
+    heads = kinds.load(adapter, base.model.config.get_text_config().hidden_size)
+    heads = heads.to(base.model.device)
+    documents = read_documents(data, base.tokenizer)
+    starts = prompts(documents, count, EVALUATION_PROMPT_LENGTH)
+    if not starts:
+        raise InvalidArgument("no document is long enough to prompt the model", field="data")
+    _write_calibration(base, heads, starts, seed, adapter, console)
+    console.print(f"wrote {adapter / calibrate.FILE}")
+
+
+def _write_calibration(
+    base: Base,
+    heads: AnyHeads,
+    starts: list[list[int]],
+    seed: int,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Calibrate heads on what the model makes of the prompts ``starts``, into their folder."""
+    content, losses = calibrate.calibration(base.model, heads, starts, seed)
+    calibrate.write(content, folder)
+    console.print(report.calibration_table(content, losses))
 
 
 def _progress(console: Console) -> Progress:

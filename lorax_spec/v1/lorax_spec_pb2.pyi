@@ -124,7 +124,7 @@ class ResponseFormat(_message.Message):
     def __init__(self, type: _Optional[str] = ..., schema: _Optional[str] = ...) -> None: ...
 
 class Speculation(_message.Message):
-    __slots__ = ("method", "num_tokens", "medusa_adapter_id")
+    __slots__ = ("method", "num_tokens", "medusa_adapter_id", "reference")
     class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         AUTO: _ClassVar[Speculation.Method]
@@ -142,10 +142,12 @@ class Speculation(_message.Message):
     METHOD_FIELD_NUMBER: _ClassVar[int]
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MEDUSA_ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     method: Speculation.Method
     num_tokens: int
     medusa_adapter_id: str
-    def __init__(self, method: _Optional[_Union[Speculation.Method, str]] = ..., num_tokens: _Optional[int] = ..., medusa_adapter_id: _Optional[str] = ...) -> None: ...
+    reference: str
+    def __init__(self, method: _Optional[_Union[Speculation.Method, str]] = ..., num_tokens: _Optional[int] = ..., medusa_adapter_id: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
 
 class Token(_message.Message):
     __slots__ = ("id", "text", "logprob", "special", "skipped", "drafter", "alternative_tokens")
@@ -186,12 +188,16 @@ class PrefillToken(_message.Message):
     def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class DrafterCounts(_message.Message):
-    __slots__ = ("drafted_tokens", "accepted_tokens")
+    __slots__ = ("drafted_tokens", "accepted_tokens", "drafted_by_depth", "accepted_by_depth")
     DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_BY_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_BY_DEPTH_FIELD_NUMBER: _ClassVar[int]
     drafted_tokens: int
     accepted_tokens: int
-    def __init__(self, drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
+    drafted_by_depth: _containers.RepeatedScalarFieldContainer[int]
+    accepted_by_depth: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., drafted_by_depth: _Optional[_Iterable[int]] = ..., accepted_by_depth: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SpeculationDetails(_message.Message):
     __slots__ = ("drafted_tokens", "accepted_tokens", "forward_passes", "drafters")

@@ -16,7 +16,7 @@ class RouterMessage(_message.Message):
     def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation")
+    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation", "reference_token_ids")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class Submit(_message.Message):
     MEDUSA_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     generated_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -31,7 +32,8 @@ class Submit(_message.Message):
     medusa: AdapterRef
     parameters: _lorax_spec_pb2.Parameters
     speculation: _lorax_spec_pb2.Speculation
-    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ...) -> None: ...
+    reference_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ..., reference_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class AdapterRef(_message.Message):
     __slots__ = ("adapter_id", "source", "revision", "api_token")
@@ -107,14 +109,18 @@ class Finished(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., reason: _Optional[_Union[_lorax_spec_pb2.FinishReason, str]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.SpeculationDetails, _Mapping]] = ..., timings: _Optional[_Union[_lorax_spec_pb2.Timings, _Mapping]] = ...) -> None: ...
 
 class Failed(_message.Message):
-    __slots__ = ("request_id", "code", "message")
+    __slots__ = ("request_id", "code", "message", "field", "retry_after")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     code: int
     message: str
-    def __init__(self, request_id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    field: str
+    retry_after: float
+    def __init__(self, request_id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., retry_after: _Optional[float] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("running", "waiting", "free_tokens", "device_adapters")

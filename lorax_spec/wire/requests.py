@@ -118,6 +118,7 @@ def speculation_to_pb(speculation: Speculation) -> pb.Speculation:
         {
             "num_tokens": speculation.num_tokens,
             "medusa_adapter_id": speculation.medusa_adapter_id,
+            "reference": speculation.reference,
         },
         "speculation.",
     )
@@ -133,6 +134,7 @@ def speculation_from_pb(message: pb.Speculation) -> Speculation:
         method=Method[pb.Speculation.Method.Name(message.method)],
         num_tokens=optional(message, "num_tokens"),
         medusa_adapter_id=optional(message, "medusa_adapter_id"),
+        reference=optional(message, "reference"),
     )
 
 

@@ -128,10 +128,7 @@ def speculation_details_to_pb(details: SpeculationDetails) -> pb.SpeculationDeta
         accepted_tokens=details.accepted_tokens,
         forward_passes=details.forward_passes,
         drafters={
-            name: pb.DrafterCounts(
-                drafted_tokens=counts.drafted_tokens, accepted_tokens=counts.accepted_tokens
-            )
-            for name, counts in details.drafters.items()
+            name: pb.DrafterCounts(**asdict(counts)) for name, counts in details.drafters.items()
         },
     )
 
@@ -142,7 +139,12 @@ def speculation_details_from_pb(message: pb.SpeculationDetails) -> SpeculationDe
         accepted_tokens=message.accepted_tokens,
         forward_passes=message.forward_passes,
         drafters={
-            name: DrafterCounts(counts.drafted_tokens, counts.accepted_tokens)
+            name: DrafterCounts(
+                counts.drafted_tokens,
+                counts.accepted_tokens,
+                tuple(counts.drafted_by_depth),
+                tuple(counts.accepted_by_depth),
+            )
             for name, counts in message.drafters.items()
         },
     )

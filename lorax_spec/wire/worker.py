@@ -12,7 +12,7 @@ from lorax_spec.engine.request import (
     Finished,
     TokenRequest,
 )
-from lorax_spec.errors import error_from_code
+from lorax_spec.errors import InvalidArgument, Overloaded, error_from_code
 from lorax_spec.types import AdapterRef
 from lorax_spec.v1 import worker_pb2 as pb
 from lorax_spec.wire.fields import assign, extend
@@ -59,6 +59,7 @@ def submit_to_pb(request: TokenRequest) -> pb.Submit:
     )
     extend(message, "prompt_token_ids", request.prompt)
     extend(message, "generated_token_ids", request.generated)
+    extend(message, "reference_token_ids", request.reference)
     return message
 
 
@@ -71,6 +72,7 @@ def submit_from_pb(message: pb.Submit) -> TokenRequest:
         adapter=adapter_ref_from_pb(message.adapter) if message.HasField("adapter") else None,
         medusa=adapter_ref_from_pb(message.medusa) if message.HasField("medusa") else None,
         generated=tuple(message.generated_token_ids),
+        reference=tuple(message.reference_token_ids),
     )
 
 
@@ -114,13 +116,7 @@ def _event_to_pb(event: Event) -> pb.Event:
                 )
             )
         case Failed():
-            return pb.Event(
-                failed=pb.Failed(
-                    request_id=event.request_id,
-                    code=event.error.code,
-                    message=event.error.message,
-                )
-            )
+            return pb.Event(failed=_failed_to_pb(event))
 
 
 def _event_from_pb(message: pb.Event) -> Event:
@@ -136,10 +132,29 @@ def _event_from_pb(message: pb.Event) -> Event:
                 timings_from_pb(finished.timings),
             )
         case "failed":
-            failed = message.failed
-            return Failed(failed.request_id, error_from_code(failed.code, failed.message))
+            return _failed_from_pb(message.failed)
         case other:
             raise ValueError(f"a worker's event of kind {other}")
+
+
+def _failed_to_pb(event: Failed) -> pb.Failed:
+    error = event.error
+    return pb.Failed(
+        request_id=event.request_id,
+        code=error.code,
+        message=error.message,
+        field=error.field if isinstance(error, InvalidArgument) else "",
+        retry_after=error.retry_after if isinstance(error, Overloaded) else 0.0,
+    )
+
+
+def _failed_from_pb(message: pb.Failed) -> Failed:
+    error = error_from_code(message.code, message.message)
+    if isinstance(error, InvalidArgument):
+        error.field = message.field
+    if isinstance(error, Overloaded):
+        error.retry_after = message.retry_after
+    return Failed(message.request_id, error)
 
 
 def _load_to_pb(load: WorkerLoad) -> pb.Load:

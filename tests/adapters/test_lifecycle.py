@@ -24,11 +24,23 @@ from lorax_spec.errors import (
 )
 from lorax_spec.types import AdapterRef
 from tests.adapters.executors import Clock, StepExecutor
-from tests.adapters.writers import SHAPE, lora_config, lora_tensors, write_lora, write_medusa
+from tests.adapters.writers import (
+    SHAPE,
+    lora_config,
+    lora_tensors,
+    write_hydra,
+    write_lora,
+    write_medusa,
+)
 
-IDS = ("r4", "r8", "r16", "other4", "heads", "joint")
-RANKS = {"r4": 4, "r8": 8, "r16": 16, "other4": 4, "joint": 4}
-KINDS = {"heads": "medusa", "joint": "lora+medusa"}
+IDS = ("r4", "r8", "r16", "other4", "heads", "joint", "hydra", "joint-hydra")
+RANKS = {"r4": 4, "r8": 8, "r16": 16, "other4": 4, "joint": 4, "joint-hydra": 4}
+KINDS = {
+    "heads": "medusa",
+    "joint": "lora+medusa",
+    "hydra": "hydra",
+    "joint-hydra": "lora+hydra",
+}
 SOME_IDS = st.lists(st.sampled_from([*IDS, "missing"]), min_size=1, max_size=2)
 
 
@@ -68,6 +80,8 @@ class Lifecycle(RuleBasedStateMachine):
             write_lora(folder, lora_config(r=rank), lora_tensors(rank, self.seed))
         if "medusa" in KINDS.get(adapter_id, "lora"):
             write_medusa(folder)
+        if "hydra" in KINDS.get(adapter_id, "lora"):
+            write_hydra(folder)
 
     @rule(ids=SOME_IDS)
     def lease(self, ids: list[str]) -> None:

@@ -75,6 +75,42 @@ def medusa_tensors(
     return tensors
 
 
+def hydra_config(heads: int = 2, inner: int = 16, **changes: Any) -> dict[str, Any]:
+    config = {
+        "hydra_num_heads": heads,
+        "hydra_inner_size": inner,
+        "base_model_name_or_path": "tests/tiny-llama",
+        "version": "1",
+    }
+    return config | changes
+
+
+def hydra_tensors(
+    heads: int = 2, inner: int = 16, hidden: int = 64, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    noise = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for head in range(heads):
+        inputs = (head + 2) * hidden
+        tensors[f"hydra.{head}.in.weight"] = torch.randn(inner, inputs, generator=noise)
+        tensors[f"hydra.{head}.in.bias"] = torch.randn(inner, generator=noise)
+        tensors[f"hydra.{head}.out.weight"] = torch.randn(hidden, inner, generator=noise)
+        tensors[f"hydra.{head}.out.bias"] = torch.randn(hidden, generator=noise)
+    return tensors
+
+
+def calibration(heads: int = 2, **changes: Any) -> dict[str, Any]:
+    content = {
+        "accepted": {
+            "greedy": [[0.5, 0.25, 0.0]] * heads,
+            "sampled": [[0.375] for _ in range(heads)],
+        },
+        "sharpness": [0.75] * heads,
+        "noise": [1] * heads,
+    }
+    return content | changes
+
+
 def write_lora(
     folder: Path,
     config: Mapping[str, Any] | None = None,
@@ -94,4 +130,15 @@ def write_medusa(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config or medusa_config()))
     save_file(tensors or medusa_tensors(), folder / "medusa_lm_head.safetensors")
+    return folder
+
+
+def write_hydra(
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config or hydra_config()))
+    save_file(tensors or hydra_tensors(), folder / "hydra_heads.safetensors")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 import urllib.error
@@ -65,12 +66,33 @@ def test_the_router_has_no_torch(server: Server) -> None:
 
 def test_generate_writes_the_answer_to_stdout_and_the_figures_to_stderr(server: Server) -> None:
     words = ["generate", PROMPT, "--target", server.grpc, "--max-new-tokens", "8"]
-    done = run(*words, "--show-speculation")
+    done = run(*words, "--show-speculation", "--adapter-id", "demo/medusa", "--num-tokens", "3")
     assert done.returncode == 0, done.stderr
     with Client(server.grpc) as client:
         assert done.stdout == client.generate(PROMPT, max_new_tokens=8).generated_text + "\n"
     assert "forward passes" in done.stderr
+    assert "tokens ahead" in done.stderr and "medusa" in done.stderr
     assert run(*words, LORAX_SPEC_TARGET=server.grpc).returncode == 0
+
+
+def test_generate_with_a_reference_and_the_best_of_several(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "reference.py"
+    words = ["generate", PROMPT, "--target", server.grpc, "--max-new-tokens", "24"]
+    words += ["--temperature", "0.8", "--seed", "5", "--best-of", "3", "--show-speculation"]
+    plain = run(*words, "--method", "none")
+    assert plain.returncode == 0, plain.stderr
+    assert "tokens ahead" not in plain.stderr
+    file.write_text(PROMPT + plain.stdout)
+    lookup = ("--method", "prompt_lookup", "--num-tokens", "6", "--reference", str(file))
+    helped = run(*words, *lookup)
+    assert helped.stdout == plain.stdout
+
+    def passes(stderr: str) -> int:
+        found = re.search(r"in (\d+) forward passes", stderr)
+        assert found, stderr
+        return int(found[1])
+
+    assert passes(helped.stderr) < passes(plain.stderr), "its own answer was the reference"
 
 
 def test_chat(server: Server) -> None:

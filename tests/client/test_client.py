@@ -60,7 +60,13 @@ def test_every_argument_reaches_the_server(call: Any, script: Any) -> None:
         logit_bias={5: -1.5},
         response_format={"type": "json_schema", "schema": {"type": "object"}},
         merged_adapters={"ids": ["a", "b"], "weights": [0.5, 0.5]},
-        speculation={"method": "medusa", "num_tokens": 4, "medusa_adapter_id": "heads"},
+        best_of=3,
+        speculation={
+            "method": "medusa",
+            "num_tokens": 4,
+            "medusa_adapter_id": "heads",
+            "reference": "the text that is edited",
+        },
     )
     assert script.requests[0] == types.GenerateRequest(
         inputs="p",
@@ -78,8 +84,9 @@ def test_every_argument_reaches_the_server(call: Any, script: Any) -> None:
             details=False,
             logit_bias={5: -1.5},
             response_format=types.ResponseFormat("json_schema", '{"type": "object"}'),
+            best_of=3,
         ),
-        speculation=types.Speculation(types.Method.MEDUSA, 4, "heads"),
+        speculation=types.Speculation(types.Method.MEDUSA, 4, "heads", "the text that is edited"),
     )
 
 

@@ -63,6 +63,7 @@ speculation = st.builds(
     method=st.sampled_from(types.Method),
     num_tokens=maybe(uint32),
     medusa_adapter_id=maybe(text),
+    reference=maybe(text),
 )
 merged = st.builds(
     types.MergedAdapters,
@@ -103,7 +104,13 @@ speculation_details = st.builds(
     forward_passes=uint32,
     drafters=st.dictionaries(
         text,
-        st.builds(types.DrafterCounts, drafted_tokens=uint32, accepted_tokens=uint32),
+        st.builds(
+            types.DrafterCounts,
+            drafted_tokens=uint32,
+            accepted_tokens=uint32,
+            drafted_by_depth=many(uint32),
+            accepted_by_depth=many(uint32),
+        ),
         max_size=2,
     ),
 )
@@ -141,6 +148,7 @@ submits = st.builds(
     adapter=maybe(adapter_refs),
     medusa=maybe(adapter_refs),
     generated=many(uint32),
+    reference=many(uint32),
 )
 emitted = st.builds(
     engine.Emitted,
@@ -239,6 +247,19 @@ def test_a_failure_keeps_its_class_and_message(kind: type[LoraxSpecError]) -> No
     (event,) = wire.report_from_pb(sent).events
     assert isinstance(event, engine.Failed)
     assert (event.request_id, type(event.error), event.error.message) == (7, kind, "no")
+
+
+def test_a_failure_keeps_its_field_and_its_delay() -> None:
+    failures = (
+        engine.Failed(1, InvalidArgument("no", field="parameters.top_p")),
+        engine.Failed(2, Overloaded("full", retry_after=2.5)),
+    )
+    sent = wire.report_to_pb(wire.WorkerReport(failures)).SerializeToString()
+    wrong, full = wire.report_from_pb(worker_pb2.WorkerMessage.FromString(sent)).events
+    assert isinstance(wrong, engine.Failed) and isinstance(wrong.error, InvalidArgument)
+    assert wrong.error.field == "parameters.top_p"
+    assert isinstance(full, engine.Failed) and isinstance(full.error, Overloaded)
+    assert full.error.retry_after == 2.5
 
 
 @given(infos, adapters, many(st.builds(types.InputToken, uint32, text, uint32, uint32)))

@@ -23,9 +23,8 @@ def load_core(**options: object) -> EngineCore:
         EngineConfig(
             str(embedded.path() / "base"),
             dtype="float32",
-            deterministic=True,
             adapter_roots={"": embedded.path() / "adapters"},
-            **{"max_total_tokens": 512, **options},  # type: ignore[arg-type]
+            **{"max_total_tokens": 512, "deterministic": True, **options},  # type: ignore[arg-type]
         )
     )
 
@@ -34,6 +33,15 @@ def load_core(**options: object) -> EngineCore:
 def core() -> Iterator[EngineCore]:
     """A roomy one; every test leaves it idle."""
     core = load_core()
+    yield core
+    core.check_integrity()
+    core.close()
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[EngineCore]:
+    """Not exact to the bit; attends whole trees at a time."""
+    core = load_core(deterministic=False)
     yield core
     core.check_integrity()
     core.close()

@@ -8,7 +8,7 @@ from lorax_spec.adapters.lease import Lease
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sampling import SamplingRule
 from lorax_spec.engine.sequence import Sequence
-from lorax_spec.types import Parameters
+from lorax_spec.types import Parameters, Speculation
 
 
 def sequence(
@@ -19,12 +19,15 @@ def sequence(
     identity: str = "",
     ready: bool = True,
     wants_prefill: bool = False,
+    num_tokens: int | None = None,
 ) -> Sequence:
     """One that can run.  A prompt given by its length shares nothing with others' of other
     numbers."""
     tokens = [1000 * number + i for i in range(prompt)] if isinstance(prompt, int) else prompt
     return Sequence(
-        request=TokenRequest(number, tuple(tokens), Parameters()),
+        request=TokenRequest(
+            number, tuple(tokens), Parameters(), Speculation(num_tokens=num_tokens)
+        ),
         lease=cast(Lease, None),
         rule=SamplingRule(),
         tokens=list(tokens),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lorax_spec.engine.batch import Batch, build_batch
 from lorax_spec.engine.blocks import NULL_BLOCK
@@ -15,8 +17,23 @@ from tests.engine.sequences import sequence
 CPU = torch.device("cpu")
 
 
-def built(*plan: Scheduled, floor: int = 1) -> Batch:
-    return build_batch(plan, floor, 2, CPU)
+def built(*plan: Scheduled, floor: int = 1, exact: bool = False) -> Batch:
+    return build_batch(plan, floor, 2, CPU, exact=exact)
+
+
+def seen(batch: Batch, window: int | None = None) -> dict[int, list[int]]:
+    """The slots whose keys each row sees, in the order of their positions."""
+    slots: dict[int, list[int]] = {}
+    for tiles in batch.tiles:
+        visible = tiles.bias(window)[:, 0] == 0
+        for i, rows in enumerate(tiles.rows.tolist()):
+            for j, row in enumerate(rows):
+                keys = visible[i, j].nonzero()[:, 0]
+                if tiles.branches is not None:
+                    keys = keys[tiles.branches.key_positions[i, keys].argsort(stable=True)]
+                found = tiles.key_slots[i, keys].tolist()
+                assert slots.setdefault(row, found) == found, "rows that pad a tile are repeats"
+    return slots
 
 
 def prefill(start: int, count: int, known: int, blocks: list[int]) -> Scheduled:
@@ -77,18 +94,38 @@ def test_no_product_has_fewer_rows_than_the_floor(floor: int) -> None:
     assert all(tiles.rows.shape[1] * shared_heads >= floor for tiles in batch.tiles)
 
 
-def test_a_paths_keys_are_taken_from_where_its_nodes_lie() -> None:
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_node_sees_its_own_path(exact: bool) -> None:
     """Node 2, at depth 2 under node 1, sees node 1 at its parent's position, not node 0."""
-    batch = built(drafted(TREE, 31, [3, 4, 1]))
-    keys = {
-        tiles.rows[i, j].item(): tiles.key_slots[i, : tiles.positions[i, j] + 1].tolist()
-        for tiles in batch.tiles
-        for i in range(len(tiles.rows))
-        for j in range(tiles.rows.shape[1])
-    }
+    keys = seen(built(drafted(TREE, 31, [3, 4, 1]), exact=exact))
     context = [3 * BLOCK_SIZE + i for i in range(16)] + [4 * BLOCK_SIZE + i for i in range(15)]
     scratch = [4 * BLOCK_SIZE + 15, BLOCK_SIZE, BLOCK_SIZE + 1]
     assert keys[0] == context
     assert keys[1] == [*context, scratch[0]]
     assert keys[2] == [*context, scratch[1]]
     assert keys[3] == [*context, scratch[1], scratch[2]]
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> DraftTree:
+    parents = [draw(st.integers(ROOT, i - 1)) for i in range(draw(st.integers(0, 40)))]
+    return DraftTree(tuple(range(len(parents))), tuple(parents), ("test",) * len(parents))
+
+
+@given(
+    drawn=st.lists(st.tuples(trees(), st.integers(1, 150)), min_size=1, max_size=4),
+    window=st.sampled_from([None, 1, 3, 40]),
+    floor=st.sampled_from([1, 8]),
+)
+def test_both_layouts_show_a_row_the_same(
+    drawn: list[tuple[DraftTree, int]], window: int | None, floor: int
+) -> None:
+    """A tree in one tile, or path by path."""
+    plan, block = [], 1
+    for tree, known in drawn:
+        blocks = list(range(block, block + 13))
+        plan.append(drafted(tree, known, blocks))
+        block += 13
+    assert seen(built(*plan, floor=floor), window) == seen(
+        built(*plan, floor=floor, exact=True), window
+    )

@@ -27,7 +27,8 @@ class PoolMachine(RuleBasedStateMachine):
     """Sequences come, share, publish and go.
 
     Beside the pool a plain model of it: ``cache`` is what a device would hold in each block,
-    ``shared`` the block of each published content, ``free`` the free blocks, longest free first.
+    ``shared`` the block of each published content, ``blank`` the free blocks that hold nothing to
+    share, the last to be taken first, and ``known`` the other free ones, longest free first.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.cache: dict[int, str] = {}
         self.shared: dict[str, int] = {}
         self.held: list[tuple[str, list[int]]] = []
-        self.free = list(range(1, BLOCKS))
+        self.blank = list(range(BLOCKS - 1, 0, -1))
+        self.known: list[int] = []
 
     @rule(word=words, spare=st.integers(0, 2))
     def admit(self, word: str, spare: int) -> None:
@@ -44,16 +46,20 @@ class PoolMachine(RuleBasedStateMachine):
         matched = self.pool.match(hashes_of(word))
         for index, block in enumerate(matched):
             assert self.cache[block] == word[: index + 1], "a shared block holds something else"
-            if block in self.free:
-                self.free.remove(block)
+            if block in self.known:
+                self.known.remove(block)
         missing = len(word) + spare - len(matched)
         fresh = self.pool.take(missing)
-        if missing > len(self.free):
+        free = [*reversed(self.blank), *self.known]
+        if missing > len(free):
             assert fresh is None
             self.give_back(matched)
             return
-        assert fresh == self.free[:missing], "the longest free go first"
-        self.free = self.free[missing:]
+        assert fresh == free[:missing], (
+            "those with nothing to share go first, then the longest free"
+        )
+        self.known = self.known[max(0, missing - len(self.blank)) :]
+        self.blank = self.blank[: max(0, len(self.blank) - missing)]
         for block in fresh:
             content = self.cache.pop(block, "")
             if self.shared.get(content) == block:
@@ -90,15 +96,25 @@ class PoolMachine(RuleBasedStateMachine):
                 del blocks[kept:]
                 self.give_back(spare)
 
+    @rule()
+    def forget(self) -> None:
+        self.pool.forget()
+        self.shared.clear()
+        self.blank += self.known
+        self.known = []
+
     def give_back(self, blocks: list[int]) -> None:
         self.pool.release(blocks)
         held = Counter(block for _, own in self.held for block in own)
-        self.free += [block for block in reversed(blocks) if not held[block]]
+        for block in reversed(blocks):
+            if not held[block]:
+                known = block in self.shared.values()
+                (self.known if known else self.blank).append(block)
 
     @invariant()
     def balanced(self) -> None:
         self.pool.check_integrity([blocks for _, blocks in self.held])
-        assert self.pool.free == len(self.free)
+        assert self.pool.free == len(self.blank) + len(self.known)
         assert NULL_BLOCK not in {block for _, blocks in self.held for block in blocks}
 
     @invariant()
@@ -111,7 +127,7 @@ class PoolMachine(RuleBasedStateMachine):
                     break
                 expected.append(self.shared[word[: index + 1]])
             assert self.pool.match(hashes_of(word)) == expected
-            self.free = [block for block in self.free if block not in expected]
+            self.known = [block for block in self.known if block not in expected]
             self.give_back(expected)
 
 
@@ -129,6 +145,19 @@ def test_a_sequences_end_is_forgotten_before_its_beginning() -> None:
     pool.release(blocks)
     assert pool.take(1) == [blocks[3]]
     assert pool.match(hashes) == blocks[:3]
+
+
+def test_a_block_without_content_is_reused_before_any_prefix_is_forgotten() -> None:
+    pool = BlockPool(5)
+    known, blank = pool.take(2) or [], pool.take(2) or []
+    for block, digest in zip(known, hashes_of("ab"), strict=True):
+        pool.publish(block, digest)
+    pool.release(known)
+    pool.release(blank)
+    for _ in range(9):
+        assert pool.take(2) == blank
+        pool.release(blank)
+    assert pool.match(hashes_of("ab")) == known
 
 
 def test_a_use_keeps_a_content_longer() -> None:

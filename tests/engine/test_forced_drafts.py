@@ -81,6 +81,7 @@ shapes = st.builds(
 )
 def test_the_right_path_may_lie_anywhere_in_a_tree(
     core: EngineCore,
+    quick: EngineCore,
     prompts: Prompts,
     new_request: NewRequest,
     which: int,
@@ -99,6 +100,11 @@ def test_the_right_path_may_lie_anywhere_in_a_tree(
         drafted = run(core, [new_request(prompt, 14, adapter=adapter)])[0]
     assert said(drafted) == said(plain)
     assert drafted.reason == plain.reason
+    with drafting(quick, draft):
+        quickly = run(quick, [new_request(prompt, 14, adapter=adapter)])[0]
+    assert quickly.ids == plain.ids
+    for token, expected in zip(quickly.tokens, plain.tokens, strict=True):
+        assert abs(token.logprob - expected.logprob) < 1e-4
 
 
 def test_a_right_draft_needs_one_pass(

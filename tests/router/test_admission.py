@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorax_spec.errors import Overloaded, Unavailable
+from lorax_spec.errors import InvalidArgument, Overloaded, Unavailable
 from lorax_spec.router.admission import Admission
 
 
@@ -27,6 +27,21 @@ def test_a_lease_ends_with_its_request_however_that_ends() -> None:
         raise KeyError
     with admission.lease():
         assert admission.active == 1
+
+
+def test_a_request_of_several_sequences_needs_room_for_all() -> None:
+    admission = Admission(4)
+    with admission.lease(3):
+        with pytest.raises(Overloaded), admission.lease(2):
+            pass
+        with admission.lease():
+            assert admission.active == 4
+    with admission.lease(4):
+        assert admission.active == 4
+    assert admission.active == 0
+    with pytest.raises(InvalidArgument) as caught, admission.lease(5):
+        pass
+    assert caught.value.field == "parameters.best_of"
 
 
 def test_a_closing_house_takes_nobody() -> None:

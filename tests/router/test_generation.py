@@ -17,7 +17,6 @@ from lorax_spec.errors import (
     InvalidArgument,
     LoraxSpecError,
     Overloaded,
-    Unimplemented,
 )
 from lorax_spec.types import BASE_MODEL, FinishReason
 from lorax_spec.v1 import lorax_spec_pb2 as pb
@@ -161,7 +160,7 @@ def test_a_slow_reader_slows_nobody_and_piles_up_only_its_own_answer() -> None:
         ({"text": ""}, InvalidArgument, "inputs"),
         ({"text": "x " * 3000}, InvalidArgument, "inputs"),
         ({"top_p": 2.0}, InvalidArgument, "parameters.top_p"),
-        ({"best_of": 3}, Unimplemented, ""),
+        ({"best_of": 3}, InvalidArgument, "parameters.best_of"),
         ({"adapter_id": "nobody/knows"}, AdapterNotFound, ""),
         ({"adapter_id": "demo/misfit"}, AdapterMismatch, ""),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lorax_spec import Engine
-from lorax_spec.types import GenerateRequest, Parameters, Response, Speculation
+from lorax_spec.types import GenerateRequest, Method, Parameters, Response, Speculation
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.wire import request_to_pb, response_from_pb, stream_from_pb
 from tests.router.house import House, house
@@ -32,6 +32,24 @@ REQUESTS = [
         ("close", "demo/pirate", Speculation(), Parameters(60, stop=("\n\n",))),
         ("open", None, Speculation(num_tokens=4), Parameters(60, repetition_penalty=1.2)),
     ]
+]
+
+#: These cannot be streamed.
+BEST = [
+    GenerateRequest(
+        "def read(self, value):\n    return",
+        adapter,
+        parameters=Parameters(30, 0.8, seed=11, best_of=3),
+        speculation=drafts,
+    )
+    for adapter in (None, "demo/tests-medusa")
+    for drafts in (
+        Speculation(Method.NONE),
+        Speculation(),
+        Speculation(
+            Method.PROMPT_LOOKUP, 6, reference="def read(self, value):\n    return value\n"
+        ),
+    )
 ]
 
 
@@ -78,6 +96,7 @@ def test_the_server_answers_as_the_engine_does(tmp_path: Path) -> None:
             async with house(address) as running:
                 calls = [whole(running, request) for request in REQUESTS]
                 calls += [streamed(running, request) for request in REQUESTS]
+                calls += [whole(running, request) for request in BEST]
                 answers = await asyncio.gather(*calls)
                 adapters = await running.stub.ListAdapters(pb.ListAdaptersRequest())
                 tiers = {one.adapter_id: one.tier for one in adapters.adapters}
@@ -87,8 +106,12 @@ def test_the_server_answers_as_the_engine_does(tmp_path: Path) -> None:
                 )
                 return [*answers]
 
-    for ours, theirs in zip(asyncio.run(main()), expected(REQUESTS) * 2, strict=True):
+    here = expected([*REQUESTS, *BEST])
+    singles, best = here[: len(REQUESTS)], here[len(REQUESTS) :]
+    for ours, theirs in zip(asyncio.run(main()), [*singles, *singles, *best], strict=True):
         same(ours, theirs)
+    for group in (best[:3], best[3:]):
+        assert len({one.generated_text for one in group}) == 1, "speculation changed the answer"
 
 
 def test_a_killed_worker_changes_no_token(tmp_path: Path) -> None:

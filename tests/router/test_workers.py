@@ -12,8 +12,9 @@ import pytest
 
 from lorax_spec.errors import AdapterNotFound, Unavailable
 from lorax_spec.router.server import Router
+from lorax_spec.types import DrafterCounts, GenerateRequest, Parameters, Speculation
 from lorax_spec.v1 import lorax_spec_pb2 as pb
-from lorax_spec.wire import error_of, stream_from_pb
+from lorax_spec.wire import error_of, request_to_pb, stream_from_pb
 from tests.router.house import house
 from tests.text.samples import TOKENIZER
 from tests.worker.fake_core import DEADLY, script
@@ -42,6 +43,36 @@ def test_requests_outlive_their_worker(tmp_path: Path) -> None:
                         speculation = last.details.speculation
                         assert speculation.accepted_tokens >= last.details.skipped_tokens > 0
                         assert speculation.forward_passes >= 51
+
+    asyncio.run(main())
+
+
+def test_the_reference_moves_with_its_request(tmp_path: Path) -> None:
+    """And what both workers counted is summed, by drafter and by depth."""
+    listen = f"unix:{tmp_path}/worker.sock"
+    reference = TOKENIZER.encode("y = 2\n", add_special_tokens=False)
+
+    async def main() -> None:
+        with fake_worker(listen, 0.01) as (first, address):
+            async with house(address) as running:
+                asked = GenerateRequest(
+                    "x",
+                    parameters=Parameters(max_new_tokens=101),
+                    speculation=Speculation(reference="y = 2\n"),
+                )
+                call = aiter(running.stub.GenerateStream(request_to_pb(asked)))
+                await anext(call)
+                first.kill()
+                first.wait()
+                with fake_worker(listen, 0.001):
+                    *_, last = [stream_from_pb(message) async for message in call]
+                assert last.details is not None
+                drafters = last.details.speculation.drafters
+                assert drafters["prompt_lookup"] == DrafterCounts(
+                    2 * len(reference), 0, (2,) * len(reference)
+                )
+                passes = last.details.speculation.forward_passes
+                assert drafters["medusa"] == DrafterCounts(passes, passes, (passes,), (passes,))
 
     asyncio.run(main())
 

@@ -2,18 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorax_spec.speculation import medusa, prompt_lookup
-from lorax_spec.speculation.prompt_lookup import LONGEST_MATCH, LookupIndex
-from lorax_spec.speculation.tree import ROOT, DraftTree, chain
+from lorax_spec.speculation import medusa
+from lorax_spec.speculation.tree import ROOT, DraftTree
 from lorax_spec.speculation.verify import At, verify
-
-tokens_lists = st.lists(st.integers(0, 3), max_size=40)
 
 
 @st.composite
@@ -74,55 +71,44 @@ def test_a_walk_chooses_what_decoding_without_drafts_chooses(
         assert walk.choices[-1].ends or tree.child(node, chosen[-1]) is None
 
 
-def _searched(tokens: Sequence[int], count: int) -> list[int]:
-    """The same rule by plain search: longest suffix, latest earlier occurrence."""
-    for n in range(min(LONGEST_MATCH, len(tokens)), 0, -1):
-        suffix = list(tokens[-n:])
-        for start in range(len(tokens) - n - 1, -1, -1):
-            if list(tokens[start : start + n]) == suffix:
-                found = list(tokens[start + n :])
-                return list(itertools.islice(itertools.cycle(found), count))
-    return []
-
-
-@given(tokens_lists, st.integers(1, 8), st.lists(st.integers(1, 5), max_size=8))
-def test_lookup_finds_what_a_search_finds(tokens: list[int], count: int, steps: list[int]) -> None:
-    index = LookupIndex()
-    for length in itertools.accumulate(steps):
-        index.extend(tokens[:length])
-    tree = prompt_lookup.draft(index, tokens, count)
-    assert list(tree.tokens) == _searched(tokens, count)
-    assert tree.is_chain
-
-
-@given(
-    st.lists(
-        st.lists(st.floats(0.01, 1.0), min_size=1, max_size=4).map(
-            lambda ps: sorted((math.log(p) for p in ps), reverse=True)
-        ),
-        min_size=1,
-        max_size=3,
+heads = st.lists(
+    st.lists(st.floats(0.01, 1.0), min_size=1, max_size=4).map(
+        lambda ps: list(enumerate(sorted(ps, reverse=True)))
     ),
-    st.integers(0, 30),
+    min_size=1,
+    max_size=3,
 )
-def test_medusa_trees_hold_the_likeliest_nodes(heads: list[list[float]], nodes: int) -> None:
-    guesses = [list(enumerate(logprobs)) for logprobs in heads]
-    tree = medusa.draft(guesses, nodes)
-    if nodes <= len(heads):
-        assert tree == chain([0] * nodes, medusa.DRAFTER)
-        return
-    every = {
-        ranks: sum(heads[d][r] for d, r in enumerate(ranks))
+
+
+def likelihoods(heads: list[list[tuple[int, float]]]) -> dict[tuple[int, ...], float]:
+    """Of every path of ranks that the heads can give."""
+    return {
+        ranks: math.prod(heads[d][r][1] for d, r in enumerate(ranks))
         for depth in range(1, len(heads) + 1)
         for ranks in itertools.product(*(range(len(h)) for h in heads[:depth]))
     }
-    values = sorted(
-        (
-            sum(heads[d][tree.tokens[n]] for d, n in enumerate(tree._path_to(node)))
-            for node in range(len(tree))
-        ),
-        reverse=True,
-    )
+
+
+@given(heads, st.integers(0, 30))
+def test_medusa_trees_hold_the_likeliest_nodes(
+    heads: list[list[tuple[int, float]]], nodes: int
+) -> None:
+    """A head's guess is its rank here."""
+    offer = medusa.best_first(heads, nodes, "medusa")
+    every = likelihoods(heads)
     best = sorted(every.values(), reverse=True)[:nodes]
-    assert len(tree) == min(nodes, len(every))
-    assert all(math.isclose(v, b, abs_tol=1e-9) for v, b in zip(values, best, strict=True))
+    assert len(offer) == min(nodes, len(every))
+    assert sorted(offer.reach(), reverse=True) == pytest.approx(best)
+
+
+@given(heads, st.sets(st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), max_size=9))
+def test_static_trees_are_as_chosen(
+    heads: list[list[tuple[int, float]]], ends: set[tuple[int, ...]]
+) -> None:
+    choices = sorted({path[:n] for path in ends for n in range(1, len(path) + 1)})
+    offer = medusa.static(heads, choices, "medusa")
+    every = likelihoods(heads)
+    draft = DraftTree(offer.tokens, offer.parents, offer.drafters)
+    paths = [tuple(offer.tokens[n] for n in draft._path_to(i)) for i in range(len(offer))]
+    assert sorted(paths) == [path for path in choices if path in every]
+    assert offer.reach() == pytest.approx([every[path] for path in paths])

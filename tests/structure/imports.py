@@ -33,8 +33,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "client": "wire types errors v1",
         "embedded": "",
         "embedded.recipe": "embedded train",
-        "train": "embedded types errors",
-        "bench": "engine text train embedded types errors",
+        "train": "embedded kernels speculation types errors",
+        "bench": "engine speculation text train embedded types errors",
     }.items()
 }
 #: May import every room, and no other room imports it.

@@ -131,6 +131,53 @@ def test_an_accepted_run_that_is_cut_counts_what_it_kept() -> None:
     assert response.details.speculation == SpeculationDetails(99, kept, 1, {"medusa": counts})
 
 
+#: One step: how each of its accepted tokens came to be.
+RUNS = st.lists(st.lists(st.sampled_from(["medusa", "prompt_lookup"]), max_size=5), min_size=1)
+
+
+@given(RUNS, st.integers(0, 60))
+def test_depths_count_what_was_kept(runs: list[list[str]], cut: int) -> None:
+    """A stop string ends the answer somewhere; every count is that of the kept tokens."""
+    word, stop = TOKENIZER.encode(" a")[-1], TOKENIZER.encode("!")[-1]
+    builder = ResponseBuilder(valid(Parameters(stop=("!",))), TOKENIZER)
+    drafters: dict[str, DrafterCounts] = {}
+    kept: list[tuple[str, int]] = []
+    place = 0
+    for passes, run in enumerate(runs, start=1):
+        tokens = []
+        for depth, drafter in enumerate([*run, ""]):
+            tokens.append(EmittedToken(stop if place == cut else word, -1.0, drafter))
+            if drafter:
+                drafters[drafter] = one_more(drafters.get(drafter), depth)
+                if place <= cut:
+                    kept.append((drafter, depth))
+            place += 1
+        counts = SpeculationDetails(
+            99, sum(one.accepted_tokens for one in drafters.values()), passes, dict(drafters)
+        )
+        builder.add(Emitted(1, tuple(tokens), counts))
+        if builder.response is not None:
+            break
+    else:
+        builder.add(Finished(1, FinishReason.LENGTH, counts, Timings()))
+    assert builder.response is not None
+    details = builder.response.details.speculation
+    assert details.accepted_tokens == len(kept)
+    for name, one in details.drafters.items():
+        depths = [depth for drafter, depth in kept if drafter == name]
+        assert one.accepted_tokens == len(depths) == sum(one.accepted_by_depth)
+        assert one.accepted_by_depth == tuple(map(depths.count, range(len(one.accepted_by_depth))))
+        assert one.drafted_by_depth == drafters[name].drafted_by_depth
+
+
+def one_more(counts: DrafterCounts | None, depth: int) -> DrafterCounts:
+    """With one more node drafted and accepted, ``depth + 1`` tokens ahead."""
+    counts = counts or DrafterCounts(0, 0, (0,) * 5, (0,) * 5)
+    by_depth = tuple(n + (d == depth) for d, n in enumerate(counts.accepted_by_depth))
+    accepted = counts.accepted_tokens + 1
+    return DrafterCounts(accepted, accepted, by_depth, by_depth)
+
+
 def test_a_stop_string_that_the_last_broken_character_completes() -> None:
     tokens = [EmittedToken(token_of_byte(0xC3), -1.0)]
     _, response, _ = emit(tokens, [], valid(Parameters(stop=("\ufffd",))))

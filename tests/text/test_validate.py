@@ -57,6 +57,9 @@ def parameters(**values: Any) -> Parameters:
         ("seed", -1),
         ("seed", 2**64),
         ("truncate", 0),
+        ("best_of", 0),
+        ("best_of", 9),
+        ("best_of", 2),
         ("return_k_alternatives", 0),
         ("return_k_alternatives", 101),
         ("stop", ("a", "")),
@@ -82,6 +85,14 @@ def test_a_wrong_parameter_is_named(name: str, value: object) -> None:
         (GenerateRequest("x", speculation=Speculation(num_tokens=64)), "speculation.num_tokens"),
         (GenerateRequest("x", speculation=Speculation(num_tokens=-1)), "speculation.num_tokens"),
         (GenerateRequest("x", adapter_source="ftp"), "adapter_source"),
+        (
+            GenerateRequest("x", parameters=Parameters(response_format=ResponseFormat("regex"))),
+            "parameters.response_format",
+        ),
+        (
+            GenerateRequest("x", speculation=Speculation(reference="x\n" * 99)),
+            "speculation.reference",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(request_: GenerateRequest, field: str) -> None:
@@ -94,15 +105,44 @@ def test_a_wrong_field_is_named(request_: GenerateRequest, field: str) -> None:
     "request_",
     [
         GenerateRequest("x", merged_adapters=MergedAdapters(("a", "b"))),
-        GenerateRequest("x", parameters=Parameters(response_format=ResponseFormat("regex", "a"))),
-        GenerateRequest("x", parameters=Parameters(best_of=2)),
-        GenerateRequest("x", speculation=Speculation(Method.DRAFT_MODEL)),
-        GenerateRequest("x", speculation=Speculation(Method.LOOKAHEAD)),
     ],
 )
 def test_what_is_not_served_says_so(request_: GenerateRequest) -> None:
     with pytest.raises(Unimplemented):
         check(request_)
+
+
+@pytest.mark.parametrize("method", Method)
+def test_every_method_passes(method: Method) -> None:
+    assert check(GenerateRequest("x", speculation=Speculation(method))).speculation.method is method
+
+
+def test_several_sequences_need_sampling() -> None:
+    assert parameters(best_of=8, do_sample=True, seed=1).best_of == 8
+    assert parameters(best_of=1).best_of == 1
+    with pytest.raises(InvalidArgument, match="do_sample"):
+        parameters(best_of=2, temperature=0.0, do_sample=True)
+
+
+def test_a_reference_becomes_tokens() -> None:
+    text = "y = 2\n" * 5
+    valid = check(GenerateRequest("x", speculation=Speculation(num_tokens=3, reference=text)))
+    assert valid.reference == tuple(TOKENIZER.encode(text, add_special_tokens=False))
+    assert valid.speculation == Speculation(num_tokens=3)
+    assert valid.token_request(1).reference == valid.reference
+    assert check(GenerateRequest("x", speculation=Speculation(reference=""))).reference == ()
+
+
+def test_a_reference_may_be_longer_than_a_prompt_but_not_endless() -> None:
+    text = "y = 2\n" * 50
+    count = len(TOKENIZER.encode(text))
+    enough, too_few = -(-count // 4), (count - 1) // 4
+    request = GenerateRequest("x", speculation=Speculation(reference=text))
+    assert len(check(request, Limits(20, enough)).reference) == count > 4 * too_few
+    with pytest.raises(InvalidArgument) as caught:
+        check(request, Limits(20, too_few))
+    assert caught.value.field == "speculation.reference"
+    assert f"{count} tokens; {4 * too_few}" in caught.value.message
 
 
 def test_edges_pass() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lorax_spec.errors import InvalidArgument
 from lorax_spec.train import loop
 from lorax_spec.train.data import IGNORED, TokenStream
 from lorax_spec.train.heads import MedusaHeads
+from lorax_spec.train.hydra import HydraHeads
 from lorax_spec.train.loop import HEAD_DECAY, HeadTrainer, Plan, last_hidden, train
 
 PLAN = Plan(steps=12, batch_size=2, sequence_length=16, learning_rate=1e-2, warmup_steps=2)
@@ -25,8 +27,10 @@ def stream() -> TokenStream:
     return TokenStream(ids, labels)
 
 
-def trainer(model: Any, plan: Plan = PLAN, heads: int = 3) -> HeadTrainer:
-    return HeadTrainer(model, MedusaHeads(32, heads), stream(), plan)
+def trainer(model: Any, plan: Plan = PLAN, hydra: bool = False) -> HeadTrainer:
+    torch.manual_seed(0)
+    heads = HydraHeads(32, 3, 24) if hydra else MedusaHeads(32, 3)
+    return HeadTrainer(model, heads, stream(), plan)
 
 
 def weights(some: HeadTrainer) -> torch.Tensor:
@@ -37,8 +41,11 @@ def silent(step: int, losses: list[float]) -> None:
     pass
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(tiny_model: Any, tmp_path: Path) -> None:
-    whole = trainer(tiny_model)
+@pytest.mark.parametrize("hydra", [False, True], ids=["medusa", "hydra"])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    tiny_model: Any, tmp_path: Path, hydra: bool
+) -> None:
+    whole = trainer(tiny_model, hydra=hydra)
     train(whole, on_step=silent)
 
     def stop_at_five(step: int, losses: list[float]) -> None:
@@ -46,10 +53,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tiny_model: Any, tmp_path: Pat
             raise KeyboardInterrupt
 
     checkpoint = tmp_path / "run.checkpoint.pt"
-    first = trainer(tiny_model)
+    first = trainer(tiny_model, hydra=hydra)
     with pytest.raises(KeyboardInterrupt):
         train(first, on_step=stop_at_five, checkpoint=checkpoint)
-    second = trainer(tiny_model)
+    second = trainer(tiny_model, hydra=hydra)
     second.load(checkpoint)
     assert second.step == 5
     train(second, on_step=silent)
@@ -74,37 +81,56 @@ def test_a_checkpoint_of_another_plan_is_refused(tiny_model: Any, tmp_path: Path
         trainer(tiny_model, replace(PLAN, learning_rate=1e-3)).load(tmp_path / "c.pt")
 
 
-def test_training_leaves_the_base_alone_and_lowers_every_loss(tiny_model: Any) -> None:
+@pytest.mark.parametrize("hydra", [False, True], ids=["medusa", "hydra"])
+def test_training_leaves_the_base_alone_and_lowers_every_loss(tiny_model: Any, hydra: bool) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
     seen: list[list[float]] = []
     plan = replace(PLAN, steps=60)
-    train(trainer(tiny_model, plan), on_step=lambda _, losses: seen.append(losses))
+    train(trainer(tiny_model, plan, hydra), on_step=lambda _, losses: seen.append(losses))
     assert all(torch.equal(before[n], t) for n, t in tiny_model.state_dict().items())
     first, last = torch.tensor(seen[:5]).mean(0), torch.tensor(seen[-5:]).mean(0)
     assert (last < first - 0.1).all(), (first, last)
 
 
+@pytest.mark.parametrize("soft_labels", [False, True], ids=["tokens", "soft"])
+@pytest.mark.parametrize("hydra", [False, True], ids=["medusa", "hydra"])
 def test_gradient_is_that_of_the_weighted_sum(
-    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch, hydra: bool, soft_labels: bool
 ) -> None:
     monkeypatch.setattr(loop, "ROWS_AT_ONCE", 7)
-    sliced = trainer(tiny_model)
+    torch.manual_seed(0)
+    plain = HydraHeads(32, 3, 24) if hydra else MedusaHeads(32, 3)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.normal_(std=0.2)
+    sliced = HeadTrainer(
+        tiny_model, copy.deepcopy(plain), stream(), replace(PLAN, soft_labels=soft_labels)
+    )
     starts = torch.tensor([90, 200])
     ids, labels = sliced.stream.windows(starts.tolist(), sliced.window)
-    hidden = last_hidden(tiny_model, ids[:, :16])
+    hidden = last_hidden(tiny_model, ids[:, :-1])
     for head in range(3):
-        sliced._head_backward(head, hidden, labels)
+        sliced._head_backward(head, ids, hidden, labels)
 
     lm_head = tiny_model.get_output_embeddings()
-    plain = MedusaHeads(32, 3)
+    table = tiny_model.get_input_embeddings().weight
     loss = torch.zeros(())
     for head in range(3):
-        logits = plain.logits(head, hidden, lm_head)
-        # Row t of head k is to guess the token at t + 2 + k.
-        targets = labels[:, head + 2 : head + 18]
-        loss = loss + HEAD_DECAY**head * F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
-        )
+        losses = []
+        for row in range(2):
+            for t in range(16):
+                # Row t is of the token before t_0; head k is to guess the token at t + 2 + k,
+                # which the base itself chooses from row t + 1 + k.
+                target = labels[row, t + 2 + head]
+                if target == IGNORED:
+                    continue
+                between = table[ids[row, t + 1 : t + 2 + head]][None]
+                logits = plain.logits(head, hidden[row, t][None], lm_head, between)
+                wanted = target[None]
+                if soft_labels:
+                    wanted = lm_head(hidden[row, t + 1 + head])[None].softmax(-1)
+                losses.append(F.cross_entropy(logits, wanted))
+        loss = loss + HEAD_DECAY**head * torch.stack(losses).mean()
     torch.autograd.backward(loss)
     for mine, theirs in zip(sliced.heads.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)

@@ -35,6 +35,11 @@ def scripted(prompt: tuple[int, ...], position: int) -> int:
     return PLAIN[(sum(prompt) * 31 + position * 7) % len(PLAIN)]
 
 
+def scripted_logprob(seed: int | None) -> float:
+    """Of every token of a request; so it is known which seed gives the likeliest answer."""
+    return -1.0 - (seed or 0) % 11
+
+
 def script(text: str, count: int) -> list[int]:
     prompt = tuple(TOKENIZER.encode(text))
     return [scripted(prompt, len(prompt) + index) for index in range(count)]
@@ -160,14 +165,20 @@ class FakeCore:
             for index in range(start, min(start + 2, limit))
         ]
         tokens = tuple(
-            EmittedToken(token_id, -1.0, "medusa" if index == 0 and len(ids) == 2 else "")
+            EmittedToken(
+                token_id,
+                scripted_logprob(request.parameters.seed),
+                "medusa" if index == 0 and len(ids) == 2 else "",
+            )
             for index, token_id in enumerate(ids)
         )
         request = replace(request, generated=request.generated + tuple(ids))
         self.running[request_id] = request
-        counts = SpeculationDetails(
-            passes, passes, passes, {"medusa": DrafterCounts(passes, passes)}
-        )
+        drafters = {"medusa": DrafterCounts(passes, passes, (passes,), (passes,))}
+        if request.reference:  # all of it drafted, in one long guess
+            length = len(request.reference)
+            drafters["prompt_lookup"] = DrafterCounts(length, 0, (1,) * length)
+        counts = SpeculationDetails(passes, passes, passes, drafters)
         events: list[Event] = [Emitted(request_id, tokens, counts)] if tokens else []
         if len(request.generated) >= limit:
             del self.running[request_id]

@@ -19,10 +19,11 @@ from lorax_spec.embedded.recipe.corpus import load_corpus
 from lorax_spec.embedded.recipe.dataset import Tokens, encode_chat
 from lorax_spec.embedded.recipe.export import export_base, export_heads, load_joint, new_folder
 from lorax_spec.embedded.recipe.lora import PERSONA_DRAWS, LoraPlan, as_pirate, train_lora
-from lorax_spec.embedded.recipe.pretrain import MIX
-from lorax_spec.train.base import load_base
+from lorax_spec.embedded.recipe.pretrain import MIX, base_config
+from lorax_spec.train.base import Base, load_base
 from lorax_spec.train.data import TokenStream
-from lorax_spec.train.heads import load_heads, save_heads
+from lorax_spec.train.heads import MedusaHeads, load_heads, save_heads
+from lorax_spec.train.hydra import HydraHeads, from_medusa, save_hydra
 from lorax_spec.train.loop import HeadTrainer, Plan, train
 
 #: Tokens each stage learns from at scale 1; about four minutes each on one bfloat16 thread.
@@ -33,7 +34,9 @@ TOKENS = {
     "medusa-v1": 1_200_000,
     "tests-medusa": 900_000,
     "pirate-medusa": 900_000,
+    "hydra": 3_600_000,
 }
+HYDRA_INNER_SIZE = 512
 TESTS_MIX = {"tests": 0.85, "chat": 0.15}
 PIECE = 4096
 PRETRAINING_SEED = 0
@@ -148,6 +151,17 @@ def pirate_medusa(build: Build) -> None:
     _train_heads(build, "pirate-medusa", text, heads=3, lora="pirate")
 
 
+def hydra(build: Build) -> None:
+    """Heads that read the drafted tokens too, from the shipped Medusa heads on; they learn the
+    base's own distribution, of which a text's token is but one draw."""
+    medusa_heads = load_heads(build.adapter("medusa"), base_config().hidden_size)
+    heads = from_medusa(medusa_heads, len(medusa_heads), HYDRA_INNER_SIZE)
+    base = load_base(str(build.base), None)
+    _train(build, "hydra", mixture(build, MIX, seed=14), base, heads, soft_labels=True)
+    with new_folder(build.adapter("hydra")) as folder:
+        save_hydra(heads, folder, BASE_ID)
+
+
 def mixture(build: Build, mix: Mapping[str, float], seed: int) -> Tokens:
     """Seeded pieces of the splits in their shares, four million tokens in all."""
     generator = np.random.default_rng(seed)
@@ -175,9 +189,25 @@ def _train_heads(
     module = load_heads(build.joint_heads, base.model.config.hidden_size, heads)
     if own_lm_head:
         module.add_lm_heads(base.model.get_output_embeddings().weight)
+    _train(build, name, text, base, module)
+    with new_folder(build.adapter(name)) as folder:
+        if joint and lora:
+            shutil.copytree(build.adapter(lora), folder, dirs_exist_ok=True)
+        save_heads(module, folder, BASE_ID)
+
+
+def _train(
+    build: Build,
+    name: str,
+    text: Tokens,
+    base: Base,
+    heads: MedusaHeads | HydraHeads,
+    soft_labels: bool = False,
+) -> None:
     per_step = Plan(steps=1).tokens_per_step
-    plan = Plan(steps=max(1, build.budget(name) // per_step), seed=13)
-    trainer = HeadTrainer(base.model, module, TokenStream.of(text.astype(np.int32)), plan)
+    steps = max(1, build.budget(name) // per_step)
+    plan = Plan(steps=steps, seed=13, soft_labels=soft_labels)
+    trainer = HeadTrainer(base.model, heads, TokenStream.of(text.astype(np.int32)), plan)
     started = time.monotonic()
 
     def report(step: int, losses: list[float]) -> None:
@@ -189,10 +219,6 @@ def _train_heads(
             )
 
     train(trainer, on_step=report)
-    with new_folder(build.adapter(name)) as folder:
-        if joint and lora:
-            shutil.copytree(build.adapter(lora), folder, dirs_exist_ok=True)
-        save_heads(module, folder, BASE_ID)
 
 
 def use_one_thread() -> None:
@@ -209,4 +235,5 @@ PRODUCTS: dict[str, Stage] = {
     "pirate-medusa": Stage(pirate_medusa, lambda b: b.adapter("pirate-medusa"), ("pirate",)),
     "medusa": Stage(medusa, lambda b: b.adapter("medusa"), ("export",)),
     "tests-medusa": Stage(tests_medusa, lambda b: b.adapter("tests-medusa"), ("tests",)),
+    "hydra": Stage(hydra, lambda b: b.adapter("hydra"), ("medusa",)),
 }

@@ -1,0 +1,283 @@
+"""Prompt lookup against LoRAX's rule and transformers' own, and what it costs to ask it.
+
+Answers do not depend on drafting, so each is generated once, without; the rules then draft along
+it, and what they guess is compared with what came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, cast
+
+import torch
+from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
+
+from lorax_spec import embedded
+from lorax_spec.bench.engine_side import EngineSide, drive
+from lorax_spec.bench.report import Check, Report, Value
+from lorax_spec.bench.settings import Settings
+from lorax_spec.bench.statistics import Estimate, ratio_of_sums
+from lorax_spec.bench.workload import prompts, worth_counting
+from lorax_spec.engine.drafting.drafter import Turn
+from lorax_spec.engine.drafting.lookup import PromptLookupDrafter
+from lorax_spec.engine.engine import Engine
+from lorax_spec.engine.request import TokenRequest
+from lorax_spec.engine.sampling import SamplingRule
+from lorax_spec.engine.sequence import Sequence as Row
+from lorax_spec.speculation.offer import NOTHING, Offer, best
+from lorax_spec.speculation.tree import EMPTY, ROOT, DraftTree, chain
+from lorax_spec.types import Parameters
+
+_GROUPS = {"edit": ("rename", "edit"), "chat": ("doc", "write"), "free": ("code", "prose")}
+_NODES = (3, 5, 10)
+_TEMPERATURES = (0.0, 0.8)
+_AT_ONCE = 32
+_TARGET = 1.25
+_POOL = 1 << 16  # tokens
+_LORAX, _TRANSFORMERS = "LoRAX", "transformers"
+_CHAIN, _TREE, _POOLED = "chain", "tree", "tree, pool"
+
+#: The size of batch and context that drafting must be cheap for, and what is drafted there.
+_BUSY, _LONG, _BUSY_NODES = 64, 4000, 5
+_STEPS = 30
+_MOST_OF_A_STEP = 0.05
+
+#: Drafts after the first ``at`` tokens of a text.
+Rule = Callable[[list[int], int], DraftTree]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A prompt and the answer it got without drafts."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    most: int
+
+
+def measure(settings: Settings) -> Report:
+    rows: list[dict[str, Value]] = []
+    checks: list[Check] = []
+    with Engine(dtype="float32") as engine:
+        cases = [(group, t) for t in _TEMPERATURES for group in _GROUPS]
+        for group, temperature in settings.track(cases, len(cases), "accepted"):
+            streams = list(_streams(engine, group, temperature, settings))
+            found = {nodes: _accepted(streams, nodes) for nodes in _NODES}
+            rows += [_row(group, temperature, n, len(streams), found[n]) for n in _NODES]
+            for rival in (_LORAX, _TRANSFORMERS):
+                worst = min(found[n][_TREE].value / found[n][rival].value for n in _NODES)
+                what = f"accepted by {rival}'s rule, {group}, temperature {temperature:g}"
+                checks.append(Check(f"{what}, worst of {_NODES}", worst, _TARGET, "x"))
+        step = _step_seconds(engine)
+        cost = _cost(engine)
+    checks.append(Check("drafting, of a step of 64", cost / step, _MOST_OF_A_STEP, at_most=True))
+    return Report(
+        "prompt lookup: accepted drafted tokens per forward pass, same nodes, no looping answers",
+        rows,
+        checks,
+        [
+            "Answers to every second prompt; the first chances were fitted to the others. Rules "
+            "draft along answers that were made without drafts.",
+            f"Drafting for {_BUSY} sequences of {_LONG} tokens takes {1e3 * cost:.2f} ms, "
+            f"{1e6 * cost / _BUSY:.1f} us each; the embedded model's step for {_BUSY} sequences "
+            f"of about 200 tokens {1e3 * step:.1f} ms.",
+        ],
+        {"drafting_seconds": cost, "step_seconds": step},
+    )
+
+
+def _streams(
+    engine: Engine, group: str, temperature: float, settings: Settings
+) -> Iterator[Stream]:
+    everything = embedded.workloads()
+    most = settings.count(1000, 12)
+    side = EngineSide(engine.core, temperature=temperature, seed=settings.seed)
+    for kind in _GROUPS[group]:
+        asked = prompts((kind,), len(everything[kind]), engine.tokenizer)[1::2][:most]
+        requests = list(side.requests(asked))
+        for first in range(0, len(requests), _AT_ONCE):
+            answers = drive(engine.core, requests[first : first + _AT_ONCE])
+            for prompt, answer in zip(asked[first:], answers, strict=False):
+                if worth_counting(answer.tokens):
+                    length = len(prompt.ids) + prompt.new_tokens
+                    yield Stream(prompt.ids, tuple(answer.tokens), length)
+
+
+def _accepted(streams: Sequence[Stream], nodes: int) -> dict[str, Estimate]:
+    """By rule, accepted drafted tokens per forward pass."""
+    makers: dict[str, Callable[[Stream], Rule]] = {
+        _LORAX: lambda stream: _lorax(nodes),
+        _TRANSFORMERS: lambda stream: _transformers(nodes, stream.most),
+        _CHAIN: _ours(nodes, PromptLookupDrafter(), best_path),
+        _TREE: _ours(nodes, PromptLookupDrafter(), best),
+        _POOLED: _ours(nodes, PromptLookupDrafter(pool_tokens=_POOL), best),
+    }
+    found = {}
+    for name, make in makers.items():
+        counts = [_walk(stream, make(stream)) for stream in streams]
+        found[name] = ratio_of_sums([count[0] for count in counts], [c[1] for c in counts])
+    return found
+
+
+def _walk(stream: Stream, rule: Rule) -> tuple[int, int]:
+    """(accepted, forward passes) after the prompt's own pass."""
+    text = [*stream.prompt, *stream.answer]
+    at, accepted, passes = len(stream.prompt) + 1, 0, 0
+    while at < len(text):
+        taken = _accept(rule(text, at), text[at:-1])
+        accepted += taken
+        passes += 1
+        at += taken + 1
+    return accepted, passes
+
+
+def _accept(draft: DraftTree, truth: Sequence[int]) -> int:
+    node: int | None = ROOT
+    for depth, token in enumerate(truth):
+        node = draft.child(cast(int, node), token)
+        if node is None:
+            return depth
+    return len(truth)
+
+
+def _lorax(nodes: int) -> Rule:
+    """The last token's first occurrence, else the text's beginning; always as many tokens as
+    asked for (``text_generation_server`` and LoRAX, prompt lookup)."""
+
+    def draft(text: list[int], at: int) -> DraftTree:
+        known = text[:at]
+        start = known.index(known[-1]) + 1
+        start = start if start < at else 1
+        return chain(known[start : start + nodes], _LORAX)
+
+    return draft
+
+
+def _transformers(nodes: int, most: int) -> Rule:
+    generator = PromptLookupCandidateGenerator(num_output_tokens=nodes, max_length=most)
+
+    def draft(text: list[int], at: int) -> DraftTree:
+        candidates, _ = generator.get_candidates(torch.tensor([text[:at]]))
+        return chain(candidates[0, at:].tolist(), _TRANSFORMERS)
+
+    return draft
+
+
+def _ours(
+    nodes: int, drafter: PromptLookupDrafter, choose: Callable[[Offer, int], DraftTree]
+) -> Callable[[Stream], Rule]:
+    """One drafter for all streams in turn, as a server has it; each ends where the next begins."""
+    previous: list[tuple[Row, Stream]] = []
+
+    def make(stream: Stream) -> Rule:
+        while previous:
+            ended, its = previous.pop()
+            ended.tokens[:] = [*its.prompt, *its.answer]
+            drafter.forget(ended)
+        row = _sequence(stream.prompt)
+        previous.append((row, stream))
+
+        def draft(text: list[int], at: int) -> DraftTree:
+            row.tokens += text[len(row.tokens) : at]
+            depth = stream.most - at - 1
+            return choose(drafter.offer([_turn(row, nodes, depth)])[0], nodes)
+
+        return draft
+
+    return make
+
+
+def best_path(offer: Offer, count: int) -> DraftTree:
+    """The chain of ``count`` nodes that goes to the likeliest child each time."""
+    if offer == NOTHING:
+        return EMPTY
+    likeliest: dict[int, int] = {}
+    for node, parent in enumerate(offer.parents):
+        rival = likeliest.get(parent)
+        if rival is None or offer.probabilities[node] > offer.probabilities[rival]:
+            likeliest[parent] = node
+    tokens: list[int] = []
+    last = likeliest.get(ROOT)
+    while last is not None and len(tokens) < count:
+        tokens.append(offer.tokens[last])
+        last = likeliest.get(last)
+    return chain(tokens, _CHAIN)
+
+
+def _row(
+    group: str, temperature: float, nodes: int, streams: int, found: dict[str, Estimate]
+) -> dict[str, Value]:
+    tree = found[_TREE].value
+    return {
+        "workload": group,
+        "T": temperature,
+        "nodes": nodes,
+        "answers": streams,
+        **{name: round(estimate.value, 3) for name, estimate in found.items()},
+        "tree/LoRAX": tree / found[_LORAX].value,
+        "tree/transformers": tree / found[_TRANSFORMERS].value,
+        "pool/transformers": found[_POOLED].value / found[_TRANSFORMERS].value,
+    }
+
+
+def _cost(engine: Engine) -> float:
+    """Median processor seconds to draft for 64 long sequences that go on as real texts do."""
+    kinds = tuple(kind for group in _GROUPS.values() for kind in group)
+    pieces = [
+        token
+        for items in (prompts(kinds, 192, engine.tokenizer),)
+        for prompt in items
+        for token in prompt.ids
+    ]
+    room = _LONG + _STEPS * (_BUSY_NODES + 1)
+    starts = [len(pieces) * number // _BUSY for number in range(_BUSY)]
+    texts = [[*pieces[start:], *pieces[:start]] for start in starts]
+    texts = [(text * -(-room // len(text)))[:room] for text in texts]
+    drafter = PromptLookupDrafter()
+    rows = [_sequence(tuple(text[:_LONG])) for text in texts]
+    seconds = []
+    for _ in range(_STEPS):
+        turns = [_turn(row, _BUSY_NODES, _BUSY_NODES) for row in rows]
+        started = time.thread_time()
+        offers = drafter.offer(turns)
+        seconds.append(time.thread_time() - started)
+        for row, text, offer in zip(rows, texts, offers, strict=True):
+            at = len(row.tokens)
+            row.tokens += text[at : at + 1 + _accept(best(offer, _BUSY_NODES), text[at:])]
+    return median(seconds[1:])
+
+
+def _step_seconds(engine: Engine) -> float:
+    """Median processor seconds of a step of 64 short sequences, without drafts."""
+    side = EngineSide(engine.core)
+    asked = [replace(one, new_tokens=128) for one in prompts(("code",), _BUSY, engine.tokenizer)]
+    requests = [
+        replace(one, parameters=replace(one.parameters, ignore_eos_token=True))
+        for one in side.requests(asked)
+    ]
+    for request in requests:
+        engine.core.submit(request)
+    seconds = []
+    while engine.core.has_work:
+        started = time.thread_time()
+        engine.core.step()
+        seconds.append(time.thread_time() - started)
+    return median(seconds[len(seconds) // 2 : -8])
+
+
+def _sequence(prompt: tuple[int, ...]) -> Row:
+    """One that only drafters see."""
+    return Row(
+        TokenRequest(0, prompt, Parameters()),
+        cast(Any, None),
+        SamplingRule(),
+        list(prompt),
+        len(prompt) + 1,
+    )
+
+
+def _turn(row: Row, nodes: int, depth: int) -> Turn:
+    return Turn(row, torch.empty(0), nodes, depth)

@@ -1,0 +1,215 @@
+"""The draft step: asks the drafters, merges what they offer, and spends the batch's budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass, field
+
+import torch
+
+from lorax_spec.engine.clock import Clock
+from lorax_spec.engine.drafting.drafter import Drafter, Outcome, Turn
+from lorax_spec.engine.drafting.track import Record, Track, is_strong
+from lorax_spec.engine.sequence import Sequence
+from lorax_spec.speculation.controller import Base, Wish, allocate, price
+from lorax_spec.speculation.cost import StepCost
+from lorax_spec.speculation.offer import Offer, best, merge, tree_of
+from lorax_spec.speculation.tree import EMPTY, MAX_NODES
+
+#: Most tokens ahead where neither request nor server says how many.
+FARTHEST = 16
+#: From this price of a row on no guess can pay: none is that sure.
+_TOO_DEAR = 0.97
+#: Rows that the controller's drafts of a whole batch may fill, and those of one sequence.
+_BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
+#: Share of a slower and of a quicker call in the running estimate of a drafter's turn.
+_SLOWER, _QUICKER = 0.05, 0.5
+
+#: Prunes an offer to what a sequence may go on with (its grammar).
+Allow = Callable[[Sequence, Offer], Offer]
+
+
+@dataclass
+class _Asked:
+    """A sequence whose draft is being made.
+
+    ``tried`` names the drafters asked so far, and whether a strong offer was there before them.
+    """
+
+    turn: Turn
+    tracks: tuple[Track, ...]
+    offers: list[Offer] = field(default_factory=list)
+    tried: dict[str, bool] = field(default_factory=dict)
+
+    def track(self, name: str) -> Track | None:
+        return next((track for track in self.tracks if track.drafter.name == name), None)
+
+
+class Drafting:
+    """Gives every decoding sequence its next draft.
+
+    A request that gives ``num_tokens`` gets exactly that many nodes, as far as its drafters have
+    them; the others share the budget that makes the batch fastest.  Drafters are asked from the
+    cheapest to the dearest, and only where what they brought so far is worth the asking.
+    """
+
+    def __init__(
+        self,
+        drafters: Rows[Drafter],
+        cost: StepCost,
+        clock: Clock,
+        most_ahead: int = 0,
+        allow: Allow | None = None,
+    ) -> None:
+        """``drafters`` from the cheapest on; ``most_ahead``: the server's bound, 0 for none."""
+        self.cost = cost
+        self._clock = clock
+        self._drafters = {drafter.name: drafter for drafter in drafters}
+        self._most_ahead = most_ahead or FARTHEST
+        self._allow = allow
+        self._tracks: dict[Sequence, tuple[Track, ...]] = {}
+        self._records: dict[tuple[str, str], Record] = {}
+        self._turn_cost = dict.fromkeys(self._drafters, 0.0)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The drafters at hand."""
+        return frozenset(self._drafters)
+
+    def observe(self, outcomes: Rows[Outcome]) -> None:
+        """Show drafters what became of the drafts they had a part in."""
+        for name, drafter in self._drafters.items():
+            mine = [outcome for outcome in outcomes if name in outcome.draft.drafters]
+            if mine:
+                drafter.observe(mine)
+
+    def forget(self, sequence: Sequence) -> None:
+        """Let go of a sequence that ended."""
+        for track in self._tracks.pop(sequence, ()):
+            track.drafter.forget(sequence)
+
+    def draft(self, rows: Rows[tuple[Sequence, torch.Tensor]], other_rows: int) -> None:
+        """Set the next draft of every sequence; each comes with the hidden state [hidden_size] of
+        the row its last token was chosen from.  ``other_rows``: those of prompts in the next step.
+        """
+        given: list[tuple[Sequence, torch.Tensor]] = []
+        free: list[tuple[Sequence, torch.Tensor]] = []
+        for sequence, hidden in rows:
+            sequence.draft = EMPTY
+            if sequence.drafters and sequence.draft_room > 0:
+                number = sequence.request.speculation.num_tokens
+                (free if number is None else given).append((sequence, hidden))
+        paths = self.cost.paths(len(sequence.tokens) for sequence, _ in rows)
+        base = Base(len(rows) + other_rows, float(len(rows)), paths)
+        if given:
+            base = self._draft_given(given, base)
+        if free and (dear := price(base, self.cost)) < _TOO_DEAR:
+            self._draft_free(free, base, dear)
+
+    def _draft_given(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> Base:
+        """Exactly what was asked for; returns ``base`` with it."""
+        asked = []
+        for sequence, hidden in rows:
+            count = min(sequence.request.speculation.num_tokens or 0, MAX_NODES - 1)
+            if count:
+                depth = min(count, sequence.draft_room)
+                asked.append(self._open(Turn(sequence, hidden, count, depth)))
+        for name in self._drafters:
+            self._ask(name, asked)
+        nodes, tokens, paths = 0, 0.0, 0.0
+        for one in asked:
+            offer = self._merged(one)
+            draft = best(offer, one.turn.nodes)
+            one.turn.sequence.draft = draft
+            nodes += len(draft)
+            tokens += sum(sorted(offer.reach(), reverse=True)[: len(draft)])
+            paths += max(0, len(draft.paths) - 1) * self.cost.path(len(one.turn.sequence.tokens))
+        return Base(base.rows + nodes, base.tokens + tokens, base.paths + paths)
+
+    def _draft_free(
+        self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base, dear: float
+    ) -> None:
+        """As much as makes the batch fastest; ``dear`` is what a row must bring, in tokens."""
+        nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
+        asked = [
+            self._open(Turn(sequence, hidden, nodes, min(sequence.draft_room, self._most_ahead)))
+            for sequence, hidden in rows
+        ]
+        per_token = self.cost.seconds(base.rows) / base.tokens
+        for name in self._drafters:
+            willing = []
+            for one in asked:
+                if (track := one.track(name)) is not None:
+                    strong = any(map(is_strong, one.offers))
+                    if track.worth_asking(strong, self._turn_cost[name], per_token):
+                        one.tried[name] = strong
+                        willing.append(one)
+            self._ask(name, willing)
+        tried = [one for one in asked if one.tried]
+        offers = [self._merged(one) for one in tried]
+        wishes = [
+            Wish(offer, len(one.turn.sequence.tokens))
+            for one, offer in zip(tried, offers, strict=True)
+        ]
+        chosen = allocate(wishes, base, self.cost)
+        for one, offer, nodes_of_one in zip(tried, offers, chosen, strict=True):
+            one.turn.sequence.draft = tree_of(offer, nodes_of_one)
+            reach = offer.reach()
+            worth = sum(reach[node] - dear for node in nodes_of_one)
+            for name, strong in one.tried.items():
+                track = one.track(name)
+                assert track is not None
+                without = _worth_without(name, one.offers, len(nodes_of_one), dear)
+                track.note_gain(strong, worth - without)
+
+    def _open(self, turn: Turn) -> _Asked:
+        """Begin a turn: what was offered at the last one is judged by the tokens that came."""
+        sequence = turn.sequence
+        tracks = self._tracks.get(sequence)
+        if tracks is None:
+            tracks = tuple(
+                self._start(name, sequence) for name in self._drafters if name in sequence.drafters
+            )
+            self._tracks[sequence] = tracks
+        for track in tracks:
+            track.judge(sequence.tokens)
+        return _Asked(turn, tracks)
+
+    def _start(self, name: str, sequence: Sequence) -> Track:
+        adapter = sequence.request.medusa or sequence.request.adapter
+        key = (name, adapter.adapter_id if adapter else "")
+        return Track.start(self._drafters[name], self._records.setdefault(key, Record()))
+
+    def _ask(self, name: str, asked: Rows[_Asked]) -> None:
+        """Add one drafter's offers."""
+        pairs = [(one, track) for one in asked if (track := one.track(name)) is not None]
+        if not pairs:
+            return
+        started = self._clock()
+        offers = self._drafters[name].offer([one.turn for one, _ in pairs])
+        seconds = (self._clock() - started) / len(pairs)
+        known = self._turn_cost[name]
+        # Quick to believe that it was quick: what is slow was often disturbed, or the first.
+        share = _SLOWER if seconds > known else _QUICKER
+        self._turn_cost[name] = known + share * (seconds - known) if known else seconds
+        for (one, track), offer in zip(pairs, offers, strict=True):
+            track.expect(offer, len(one.turn.sequence.tokens))
+            if offer:
+                one.offers.append(track.acceptance.corrected(offer))
+
+    def _merged(self, one: _Asked) -> Offer:
+        offer = merge(one.offers)
+        if self._allow is not None and offer:
+            return self._allow(one.turn.sequence, offer)
+        return offer
+
+
+def _worth_without(name: str, offers: Rows[Offer], count: int, dear: float) -> float:
+    """What the best draft of ``count`` nodes would be worth without one drafter's offer, in tokens
+    net of its rows."""
+    others = [offer for offer in offers if name not in offer.drafters]
+    if not others:
+        return 0.0
+    reach = sorted(merge(others).reach(), reverse=True)[:count]
+    return sum(p - dear for p in reach if p > dear)

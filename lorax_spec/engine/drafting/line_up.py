@@ -1,0 +1,30 @@
+"""The drafters of an engine, from the cheapest to the dearest."""
+
+from __future__ import annotations
+
+from lorax_spec.engine.drafting.draft_model_loading import load_draft_model
+from lorax_spec.engine.drafting.drafter import Drafter
+from lorax_spec.engine.drafting.grammar import GrammarDrafter
+from lorax_spec.engine.drafting.hydra import HydraDrafter
+from lorax_spec.engine.drafting.lookahead import LookaheadDrafter
+from lorax_spec.engine.drafting.lookup import PromptLookupDrafter
+from lorax_spec.engine.drafting.medusa import MedusaDrafter
+from lorax_spec.engine.loading import Loaded
+from lorax_spec.speculation.cost import StepCost
+
+
+def line_up(loaded: Loaded, cost: StepCost) -> list[Drafter]:
+    """What an engine drafts with; ``cost``: of its steps."""
+    model, config = loaded.model, loaded.config
+    drafters: list[Drafter] = [
+        GrammarDrafter(),
+        PromptLookupDrafter(
+            config.lookup_min_match, config.lookup_max_match, config.lookup_pool_tokens
+        ),
+        LookaheadDrafter(),
+        MedusaDrafter(model),
+        HydraDrafter(model),
+    ]
+    if config.draft_model_id is not None:
+        drafters.append(load_draft_model(loaded, cost))
+    return drafters

@@ -1,0 +1,106 @@
+"""What is known of each drafter's luck with each sequence, and when to try it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lorax_spec.engine.drafting.drafter import Drafter
+from lorax_spec.speculation.acceptance import Acceptance
+from lorax_spec.speculation.offer import NOTHING, Offer
+
+#: Share of the last turn in the running estimate of what a turn brings, and in the drafter's own
+#: estimate over all sequences.
+_QUICK, _STEADY = 0.25, 0.02
+#: The most turns that pass without trying a drafter that did not pay.
+_LONGEST_REST = 127
+#: An offer this sure of the next token leaves a second drafter little to add.
+_STRONG = 0.6
+
+
+@dataclass
+class Gains:
+    """Tokens that a turn brings beyond what its rows cost, where the drafters asked before had a
+    weak offer and where they had a strong one."""
+
+    weak: float = 0.5
+    strong: float = 0.1
+
+    def after(self, strong: bool) -> float:
+        return self.strong if strong else self.weak
+
+    def note(self, strong: bool, gain: float, share: float) -> None:
+        if strong:
+            self.strong += share * (gain - self.strong)
+        else:
+            self.weak += share * (gain - self.weak)
+
+
+@dataclass
+class Record:
+    """A drafter's luck with all sequences of one adapter; new sequences start from it."""
+
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(decay=0.995, weight=8.0))
+    gains: Gains = field(default_factory=Gains)
+    #: How long a sequence that finds the drafter of no use lets it rest.
+    pause: int = 0
+
+
+@dataclass
+class Track:
+    """One drafter's luck with one sequence."""
+
+    drafter: Drafter
+    record: Record
+    acceptance: Acceptance
+    gains: Gains
+    #: Guesses for the tokens from ``_expected_at`` on, which those will judge.
+    _offer: Offer = NOTHING
+    _expected_at: int = 0
+    _rest: int = 0
+    _pause: int = 0
+
+    @classmethod
+    def start(cls, drafter: Drafter, record: Record) -> Track:
+        gains = Gains(record.gains.weak, record.gains.strong)
+        return cls(drafter, record, Acceptance(record.acceptance), gains)
+
+    def worth_asking(self, strong: bool, turn_cost: float, seconds_per_token: float) -> bool:
+        """Whether this turn should bring more than it costs; now and then only to find out.
+
+        A drafter that does not pay is tried after 1, 3, 7 ... turns, and a new sequence begins
+        where the others of its adapter have got to.
+        """
+        if self.gains.after(strong) * seconds_per_token > turn_cost:
+            self._pause = self.record.pause = 0
+            return True
+        if self._rest > 0:
+            self._rest -= 1
+            return False
+        starting = self._pause == 0
+        longer = max(1, self.record.pause) if starting else min(2 * self._pause + 1, _LONGEST_REST)
+        self._pause = self._rest = self.record.pause = longer
+        return not starting
+
+    def expect(self, offer: Offer, at: int) -> None:
+        """Remember an offer for the tokens from index ``at`` on."""
+        self._offer, self._expected_at = offer, at
+
+    def judge(self, tokens: list[int]) -> None:
+        """Compare the last offer with what came of it."""
+        if self._offer and len(tokens) > self._expected_at:
+            self.acceptance.judge(self._offer, tokens[self._expected_at :])
+        self._offer = NOTHING
+
+    def note_gain(self, strong: bool, gain: float) -> None:
+        self.gains.note(strong, gain, _QUICK)
+        self.record.gains.note(strong, gain, _STEADY)
+
+
+def is_strong(offer: Offer) -> bool:
+    """Whether an offer is sure enough of the next token."""
+    return bool(offer) and max(offer.probabilities[: _first_level(offer)], default=0.0) > _STRONG
+
+
+def _first_level(offer: Offer) -> int:
+    """How many nodes lie before the first one that is not a child of the root, at least one."""
+    return next((i for i, parent in enumerate(offer.parents) if parent >= 0), len(offer)) or 1

@@ -1,0 +1,89 @@
+"""The first passes, before any request: they record programs and measure what rows cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Rows
+
+import torch
+
+from lorax_spec.adapters.lease import Lease
+from lorax_spec.engine.batch import build_batch
+from lorax_spec.engine.blocks import NULL_BLOCK, blocks_for
+from lorax_spec.engine.clock import clock_of
+from lorax_spec.engine.model import RECORDED_ROWS, LanguageModel
+from lorax_spec.engine.request import TokenRequest
+from lorax_spec.engine.sampling import SamplingRule
+from lorax_spec.engine.scheduler import Scheduled
+from lorax_spec.engine.sequence import Sequence
+from lorax_spec.speculation.cost import StepCost
+from lorax_spec.speculation.tree import MAX_NODES, chain
+from lorax_spec.types import Parameters
+
+#: Rows of one sequence that are timed, the most telling first.
+_COUNTS = (1, 8, 4, 2, 16, 32, MAX_NODES, 24, 12, 6, 3, *range(5, RECORDED_ROWS), 48)
+#: Each count runs so often; the quickest run counts, since others were disturbed.
+_REPEATS = 4
+#: No further count is timed once all took so long, in seconds.
+_PATIENCE = 1.5
+#: Tokens before the timed rows, and what the same is timed with to see what a token costs.
+_CONTEXT, _LONG_CONTEXT = 32, 256
+#: Sequences of one row each that are timed to see what a path costs.
+_PATHS = 8
+
+
+def warm_up(model: LanguageModel, lease: Lease, row_floor: int, *, exact: bool) -> StepCost:
+    """What a step costs by its rows, and their programs recorded.
+
+    Rows of nothing run in the null block, which is nobody's.  ``lease`` is one of no adapters.
+    """
+
+    def timed(sequences: int, nodes: int, context: int) -> float:
+        return _seconds(model, [_step(lease, nodes, context)] * sequences, row_floor, exact)
+
+    began = time.perf_counter()
+    measured: dict[int, float] = {}
+    for rows in dict.fromkeys(_COUNTS):
+        if len(measured) > 2 and time.perf_counter() - began > _PATIENCE:
+            break
+        measured[rows] = timed(1, rows - 1, _CONTEXT)
+    apart = timed(_PATHS, 0, _CONTEXT)
+    apart_and_long = timed(_PATHS, 0, _LONG_CONTEXT)
+    key = max(0.0, apart_and_long - apart) / (_PATHS * (_LONG_CONTEXT - _CONTEXT))
+    together = measured.get(_PATHS, apart)
+    path = max(0.0, apart - together) / (_PATHS - 1)
+    return StepCost(_rising(measured), max(0.0, path - key * _CONTEXT), key, _CONTEXT)
+
+
+def _seconds(model: LanguageModel, plan: Rows[Scheduled], row_floor: int, exact: bool) -> float:
+    clock, best = clock_of(model.device), float("inf")
+    for _ in range(_REPEATS):
+        began = clock()
+        batch = build_batch(plan, row_floor, model.shared_heads, model.device, exact=exact)
+        model.forward(batch)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        best = min(best, clock() - began)
+    return best
+
+
+def _step(lease: Lease, nodes: int, context: int) -> Scheduled:
+    """A sequence that decodes one token and verifies a chain of ``nodes``."""
+    sequence = Sequence(
+        request=TokenRequest(0, (0,), Parameters()),
+        lease=lease,
+        rule=SamplingRule(),
+        tokens=[0] * context,
+        limit=context + nodes + 1,
+        blocks=[NULL_BLOCK] * blocks_for(context + nodes + 1),
+    )
+    return Scheduled(sequence, context - 1, 1, chain([0] * nodes, "warm-up"))
+
+
+def _rising(measured: dict[int, float]) -> dict[int, float]:
+    """Without dips: more rows never take less time, so a dip is noise."""
+    rising, least = {}, float("inf")
+    for rows in sorted(measured, reverse=True):
+        least = min(least, measured[rows])
+        rising[rows] = least
+    return rising

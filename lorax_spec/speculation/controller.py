@@ -1,0 +1,95 @@
+"""How much to draft: the nodes that make the whole batch fastest.
+
+A step of ``t`` seconds that is expected to give ``T`` tokens runs at ``T / t``.  Adding the
+likeliest nodes first, the draft is as large as makes that greatest.  At the margin this is the
+rule "one more node pays iff its probability exceeds T dt / t"; looking at all sizes instead of
+only the next copes with costs that come in jumps.  Nothing here counts requests or knows a
+cut-off: where no node pays, none is drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorax_spec.speculation.cost import StepCost
+from lorax_spec.speculation.offer import Offer
+from lorax_spec.speculation.tree import MAX_NODES
+
+#: Guesses less likely than this never pay, and are not looked at.
+_UNLIKELY = 0.01
+#: Sizes at which the price of a row is looked up.
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The next step without the drafts to be decided: its rows, the tokens it is expected to give,
+    and the seconds of its paths (``StepCost.paths``)."""
+
+    rows: int
+    tokens: float
+    paths: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A sequence's offer, with probabilities put right; ``context``: its committed tokens."""
+
+    offer: Offer
+    context: int
+
+
+def price(base: Base, cost: StepCost) -> float:
+    """Tokens that one more row must bring in expectation, at the size where rows are cheapest.
+
+    1 or more says that no draft can pay.
+    """
+    alone = cost.seconds(base.rows)
+    slope = min((cost.seconds(base.rows + n) - alone) / n for n in _SIZES)
+    return max(0.0, slope) * base.tokens / (alone + base.paths)
+
+
+def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[int]]:
+    """The nodes to draft of each wish, fewer than MAX_NODES, with the parents of all of them."""
+    candidates: list[tuple[float, int, int]] = []
+    for index, wish in enumerate(wishes):
+        if not wish.offer.whole:
+            for node, reach in enumerate(wish.offer.reach()):
+                if reach > _UNLIKELY:
+                    candidates.append((-reach, index, node))
+    # A parent is never less likely than its child and comes before it, so no prefix parts them.
+    candidates.sort()
+    seconds = cost.seconds(base.rows) + base.paths
+    best, best_rate, best_tokens = 0, base.tokens / seconds, base.tokens
+    tokens, rows, branching = base.tokens, base.rows, base.paths
+    paths = [cost.path(wish.context) for wish in wishes]
+    grown: set[tuple[int, int]] = set()
+    taken: list[tuple[int, int]] = []
+    counts = [0] * len(wishes)
+    for negative, index, node in candidates:
+        if counts[index] == MAX_NODES - 1:
+            continue
+        place = (index, wishes[index].offer.parents[node])
+        if place in grown:
+            branching += paths[index]
+        grown.add(place)
+        taken.append((index, node))
+        counts[index] += 1
+        tokens -= negative
+        rows += 1
+        rate = tokens / (cost.seconds(rows) + branching)
+        if rate > best_rate:
+            best, best_rate, best_tokens = len(taken), rate, tokens
+    nodes: list[list[int]] = [[] for _ in wishes]
+    for index, node in taken[:best]:
+        nodes[index].append(node)
+    rows = base.rows + best
+    for index, wish in enumerate(wishes):
+        if wish.offer.whole and (gain := sum(wish.offer.reach())) > 0.0:
+            size = len(wish.offer)
+            rate = (best_tokens + gain) / (cost.seconds(rows + size) + branching)
+            if rate > best_rate:
+                nodes[index] = list(range(size))
+                rows, best_rate, best_tokens = rows + size, rate, best_tokens + gain
+    return nodes

@@ -1,0 +1,206 @@
+"""Lookahead: a window of guesses that improve one another, inside the draft tree itself.
+
+(Fu, Bailis, Stoica and Zhang 2024, arXiv 2402.02057.)  A window of ``columns`` and n-grams of
+``ngram`` tokens: column ``i`` begins ``i`` tokens behind the root and holds ``ngram - 1`` tokens,
+each guessed one forward pass later than the one before it.  What the model chooses at its end
+completes an n-gram.  The paper's attention pattern, where a token sees the beginnings of the
+columns before its own, and its own column, is a tree's: the beginnings are a chain below the root,
+and from each of them hangs the rest of its column:
+
+    root ── b1 ── b2 ── b3
+     │       │     │     │        columns 4, ngram 4: eleven nodes
+     c01    c11   c21   c31
+     │       │     │     │
+     c02    c12   c22   c32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lorax_spec.speculation.offer import SUREST, Offer
+from lorax_spec.speculation.tree import ROOT, DraftTree
+
+#: How a guess came about: an n-gram that followed the last two tokens, or the last one, in order
+#: of age; or the window.
+PAIR, SINGLE, WINDOW = 0, 4, 8
+KINDS = 9
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A window; its tree has ``columns * (ngram - 1) - 1`` nodes."""
+
+    columns: int
+    ngram: int
+
+    @property
+    def nodes(self) -> int:
+        return self.columns * (self.ngram - 1) - 1
+
+
+def shape_for(nodes: int) -> Shape:
+    """A window that leaves half of ``nodes`` to n-grams from the pool, or more."""
+    ngram = 3 if nodes < 8 else 4 if nodes < 14 else 5 if nodes < 48 else 6
+    return Shape(max(1, (nodes // 2 + 1) // (ngram - 1)), ngram)
+
+
+class Window:
+    """``columns`` of equally many tokens, one at first and ``ngram - 1`` in the end; the first
+    token of the first column is the sequence's last one."""
+
+    def __init__(self, shape: Shape, last: int, guess: Callable[[], int]) -> None:
+        """``guess`` makes up tokens where nothing is known yet."""
+        self.shape = shape
+        self._guess = guess
+        self.columns: list[list[int]] = []
+        self._refill(last, 1)
+
+    def leaves(self, tree: DraftTree) -> list[int | None]:
+        """The node at the end of each column; None for those not wholly in ``tree``."""
+        leaves: list[int | None] = []
+        beginning: int | None = ROOT
+        for index, column in enumerate(self.columns):
+            if index and beginning is not None:
+                beginning = tree.child(beginning, column[0])
+            node = beginning
+            for token in column[1:]:
+                node = None if node is None else tree.child(node, token)
+            leaves.append(node)
+        return leaves
+
+    def grow(self, choices: Sequence[int | None]) -> bool:
+        """Add what was chosen at each column's end; columns without a choice are given up.
+        Returns whether columns begin a token later, since they were full."""
+        full = len(self.columns[0]) >= max(1, self.shape.ngram - 1)
+        self.columns = [
+            [*column[full:], choice]
+            for column, choice in zip(self.columns, choices, strict=True)
+            if choice is not None
+        ]
+        return full
+
+    def move(self, count: int, last: int) -> None:
+        """The sequence went on by ``count`` tokens, as far as columns did not, to ``last``."""
+        height = len(self.columns[0]) if self.columns else 1
+        del self.columns[:count]
+        self._refill(last, height)
+
+    def _refill(self, last: int, height: int) -> None:
+        while len(self.columns) < self.shape.columns:
+            self.columns.append([self._guess() for _ in range(height)])
+        self.columns[0][0] = last
+
+
+class Luck:
+    """How likely guesses of each kind are right where the one before them was, learned from the
+    tokens that came; ``chances[kind]`` are those of a first and of a later guess."""
+
+    def __init__(self) -> None:
+        self.chances = [[0.3 / (rank + 1), 0.6] for rank in range(4)]
+        self.chances += [[0.15 / (rank + 1), 0.5] for rank in range(4)]
+        self.chances.append([0.1, 0.3])
+
+    def note(self, kind: int, first: bool, hit: bool) -> None:
+        chances = self.chances[kind]
+        chances[not first] += 0.02 * (hit - chances[not first])
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """An offer's tree, and how each of its nodes came about."""
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    kinds: tuple[int, ...]
+
+    def judge(self, tokens: Sequence[int], luck: Luck) -> None:
+        """Compare with ``tokens``, which came where it guessed."""
+        at, first = ROOT, 0
+        for token in tokens:
+            found = None
+            for node in range(first, len(self.tokens)):
+                if self.parents[node] == at:
+                    hit = self.tokens[node] == token
+                    luck.note(self.kinds[node], at == ROOT, hit)
+                    found = node if hit else found
+            if found is None:
+                return
+            at, first = found, found + 1
+
+    def offer(self, luck: Luck, drafter: str) -> Offer:
+        """With probabilities; siblings are worth SUREST together at most."""
+        chances = [
+            luck.chances[kind][parent != ROOT]
+            for kind, parent in zip(self.kinds, self.parents, strict=True)
+        ]
+        sums: dict[int, float] = {}
+        for parent, chance in zip(self.parents, chances, strict=True):
+            sums[parent] = sums.get(parent, 0.0) + chance
+        return Offer(
+            self.tokens,
+            self.parents,
+            tuple(
+                chance * min(1.0, SUREST / sums[parent])
+                for parent, chance in zip(self.parents, chances, strict=True)
+            ),
+            (drafter,) * len(self.tokens),
+            whole=True,
+        )
+
+
+def guesses(
+    window: Window,
+    pair: Sequence[Sequence[int]],
+    single: Sequence[Sequence[int]],
+    nodes: int,
+    depth: int,
+) -> Guessed:
+    """At most ``nodes`` guesses, none deeper than ``depth``: n-grams that followed the last two
+    tokens or the last one, and of the window as many columns as fit."""
+    tree = _Tree(nodes, depth)
+    branches = [(PAIR + min(rank, 3), branch) for rank, branch in enumerate(pair)]
+    branches += [(SINGLE + min(rank, 3), branch) for rank, branch in enumerate(single)]
+    tree.limit = nodes - min(window.shape.nodes, nodes * 3 // 4)
+    for kind, branch in branches:
+        tree.add(ROOT, branch, kind)
+    tree.limit = nodes
+    beginning: int | None = ROOT
+    for index, column in enumerate(window.columns):
+        if index:
+            beginning = tree.add(beginning, column[:1], WINDOW)
+        if beginning is None or tree.add(beginning, column[1:], WINDOW) is None:
+            break
+    for kind, branch in branches:
+        tree.add(ROOT, branch, kind)
+    return Guessed(tuple(tree.tokens), tuple(tree.parents), tuple(tree.kinds))
+
+
+class _Tree:
+    def __init__(self, limit: int, depth: int) -> None:
+        self.limit = limit
+        self._deepest = depth
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.kinds: list[int] = []
+        self._depths: list[int] = []
+        self._known: dict[tuple[int, int], int] = {}
+
+    def add(self, parent: int, tokens: Sequence[int], kind: int) -> int | None:
+        """One guess after the other below ``parent``, shared where they are known; returns the
+        last one's node, or None where there was no room for all."""
+        for token in tokens:
+            node = self._known.get((parent, token))
+            if node is None:
+                node = len(self.tokens)
+                depth = 1 if parent == ROOT else self._depths[parent] + 1
+                if node >= self.limit or depth > self._deepest:
+                    return None
+                self._known[parent, token] = node
+                self.tokens.append(token)
+                self.parents.append(parent)
+                self.kinds.append(kind)
+                self._depths.append(depth)
+            parent = node
+        return parent
