@@ -16,16 +16,25 @@ and from each of them hangs the rest of its column:
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorax_spec.speculation.offer import SUREST, Offer
 from lorax_spec.speculation.tree import ROOT, DraftTree
 
-#: How a guess came about: an n-gram that followed the last two tokens, or the last one, in order
-#: of age; or the window.
-PAIR, SINGLE, WINDOW = 0, 4, 8
-KINDS = 9
+#: How a guess came about: it begins an n-gram that followed the last two tokens, or the last one,
+#: by order of age up to RANKS; or it stands in the window.  Those after it in the same n-gram or
+#: column have the kind LATER above.
+RANKS = 4
+PAIR, SINGLE, WINDOW = 0, RANKS, 2 * RANKS
+LATER = 2 * RANKS + 1
+KINDS = 2 * LATER
+#: How many n-grams may go on where another one ends.
+_GO_ON = 2
+
+#: What followed the last two tokens of a text, and what followed its last one, latest first.
+Follow = Callable[[Sequence[int]], tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]
 
 
 @dataclass(frozen=True)
@@ -95,16 +104,15 @@ class Window:
 
 class Luck:
     """How likely guesses of each kind are right where the one before them was, learned from the
-    tokens that came; ``chances[kind]`` are those of a first and of a later guess."""
+    tokens that came."""
 
     def __init__(self) -> None:
-        self.chances = [[0.3 / (rank + 1), 0.6] for rank in range(4)]
-        self.chances += [[0.15 / (rank + 1), 0.5] for rank in range(4)]
-        self.chances.append([0.1, 0.3])
+        ranks = [1 / (rank + 1) for rank in range(RANKS)]
+        first = [*(0.4 * share for share in ranks), *(0.2 * share for share in ranks), 0.1]
+        self.chances = [*first, *[0.6] * RANKS, *[0.5] * RANKS, 0.3]
 
-    def note(self, kind: int, first: bool, hit: bool) -> None:
-        chances = self.chances[kind]
-        chances[not first] += 0.02 * (hit - chances[not first])
+    def note(self, kind: int, hit: bool) -> None:
+        self.chances[kind] += 0.02 * (hit - self.chances[kind])
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Guessed:
             for node in range(first, len(self.tokens)):
                 if self.parents[node] == at:
                     hit = self.tokens[node] == token
-                    luck.note(self.kinds[node], at == ROOT, hit)
+                    luck.note(self.kinds[node], hit)
                     found = node if hit else found
             if found is None:
                 return
@@ -131,10 +139,7 @@ class Guessed:
 
     def offer(self, luck: Luck, drafter: str) -> Offer:
         """With probabilities; siblings are worth SUREST together at most."""
-        chances = [
-            luck.chances[kind][parent != ROOT]
-            for kind, parent in zip(self.kinds, self.parents, strict=True)
-        ]
+        chances = [luck.chances[kind] for kind in self.kinds]
         sums: dict[int, float] = {}
         for parent, chance in zip(self.parents, chances, strict=True):
             sums[parent] = sums.get(parent, 0.0) + chance
@@ -151,56 +156,95 @@ class Guessed:
 
 
 def guesses(
-    window: Window,
-    pair: Sequence[Sequence[int]],
-    single: Sequence[Sequence[int]],
-    nodes: int,
-    depth: int,
+    window: Window, text: Sequence[int], follow: Follow, luck: Luck, nodes: int, depth: int
 ) -> Guessed:
-    """At most ``nodes`` guesses, none deeper than ``depth``: n-grams that followed the last two
-    tokens or the last one, and of the window as many columns as fit."""
-    tree = _Tree(nodes, depth)
-    branches = [(PAIR + min(rank, 3), branch) for rank, branch in enumerate(pair)]
-    branches += [(SINGLE + min(rank, 3), branch) for rank, branch in enumerate(single)]
-    tree.limit = nodes - min(window.shape.nodes, nodes * 3 // 4)
-    for kind, branch in branches:
-        tree.add(ROOT, branch, kind)
-    tree.limit = nodes
-    beginning: int | None = ROOT
-    for index, column in enumerate(window.columns):
-        if index:
-            beginning = tree.add(beginning, column[:1], WINDOW)
-        if beginning is None or tree.add(beginning, column[1:], WINDOW) is None:
-            break
-    for kind, branch in branches:
-        tree.add(ROOT, branch, kind)
+    """At most ``nodes`` guesses for what comes after ``text``, none deeper than ``depth``: of the
+    window as many columns as fit, and the likeliest n-grams, one after another."""
+    tree = _Tree(luck, depth)
+    branches = _Branches(tree, text, follow)
+    branches.grow(nodes - min(window.shape.nodes, nodes * 3 // 4))
+    _add_window(tree, window, nodes)
+    branches.grow(nodes)
     return Guessed(tuple(tree.tokens), tuple(tree.parents), tuple(tree.kinds))
 
 
+def _add_window(tree: _Tree, window: Window, limit: int) -> None:
+    beginning = ROOT
+    for index, column in enumerate(window.columns):
+        if index:
+            node = tree.add(beginning, column[:1], WINDOW, limit)
+            if node is None:
+                return
+            beginning = node
+        kind = WINDOW + LATER if index else WINDOW
+        if tree.add(beginning, column[1:], kind, limit) is None:
+            return
+
+
+class _Branches:
+    """N-grams from the pool, the likeliest next; where one ends others may go on."""
+
+    def __init__(self, tree: _Tree, text: Sequence[int], follow: Follow) -> None:
+        self._tree = tree
+        self._text = list(text[-2:])
+        self._follow = follow
+        # (minus its chance, count, node it hangs below, tokens on the way there, n-gram, kind)
+        self._waiting: list[tuple[float, int, int, list[int], tuple[int, ...], int]] = []
+        self._count = 0
+        self._push(ROOT, [], None)
+
+    def grow(self, limit: int) -> None:
+        """Until the tree has ``limit`` nodes, or nothing is left."""
+        while self._waiting and len(self._tree.tokens) < limit:
+            waiting = heapq.heappop(self._waiting)
+            _, _, parent, way, branch, kind = waiting
+            node = self._tree.add(parent, branch, kind, limit)
+            if node is not None:
+                self._push(node, [*way, *branch], _GO_ON)
+            elif len(self._tree.tokens) == limit:
+                heapq.heappush(self._waiting, waiting)  # to be completed where the limit rises
+
+    def _push(self, node: int, way: list[int], most: int | None) -> None:
+        pair, single = self._follow([*self._text, *way])
+        found = [(PAIR + min(rank, RANKS - 1), branch) for rank, branch in enumerate(pair)]
+        found += [(SINGLE + min(rank, RANKS - 1), branch) for rank, branch in enumerate(single)]
+        reach = 1.0 if node == ROOT else self._tree.reach[node]
+        for kind, branch in found[:most]:
+            self._count += 1
+            chance = reach * self._tree.luck.chances[kind]
+            heapq.heappush(self._waiting, (-chance, self._count, node, way, branch, kind))
+
+
 class _Tree:
-    def __init__(self, limit: int, depth: int) -> None:
-        self.limit = limit
+    """``reach[i]``: how likely node ``i`` is accepted."""
+
+    def __init__(self, luck: Luck, depth: int) -> None:
+        self.luck = luck
         self._deepest = depth
         self.tokens: list[int] = []
         self.parents: list[int] = []
         self.kinds: list[int] = []
+        self.reach: list[float] = []
         self._depths: list[int] = []
         self._known: dict[tuple[int, int], int] = {}
 
-    def add(self, parent: int, tokens: Sequence[int], kind: int) -> int | None:
+    def add(self, parent: int, tokens: Sequence[int], kind: int, limit: int) -> int | None:
         """One guess after the other below ``parent``, shared where they are known; returns the
-        last one's node, or None where there was no room for all."""
+        last one's node, or None where ``limit`` nodes had no room for all."""
         for token in tokens:
             node = self._known.get((parent, token))
             if node is None:
                 node = len(self.tokens)
                 depth = 1 if parent == ROOT else self._depths[parent] + 1
-                if node >= self.limit or depth > self._deepest:
+                if node >= limit or depth > self._deepest:
                     return None
                 self._known[parent, token] = node
                 self.tokens.append(token)
                 self.parents.append(parent)
                 self.kinds.append(kind)
+                above = 1.0 if parent == ROOT else self.reach[parent]
+                self.reach.append(above * self.luck.chances[kind])
                 self._depths.append(depth)
             parent = node
+            kind = kind if kind >= LATER else kind + LATER
         return parent

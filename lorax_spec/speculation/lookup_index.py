@@ -26,7 +26,7 @@ class LookupIndex:
     of at most ``longest`` tokens.  A token takes about 150 bytes.
     """
 
-    def __init__(self, shortest: int = 1, longest: int = 16, breadth: int = 8) -> None:
+    def __init__(self, shortest: int = 1, longest: int = 16, breadth: int = 6) -> None:
         self.text: list[int] = [BORDER]
         self._shortest, self._longest, self._breadth = shortest, longest, breadth
         self._last: dict[int, int] = {}

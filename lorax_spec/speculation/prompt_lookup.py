@@ -34,7 +34,7 @@ from lorax_spec.speculation.tree import ROOT
 
 DRAFTER = "prompt_lookup"
 #: Continuations that become branches.
-_LINES = 4
+_LINES = 3
 #: A copy this long, whose next token is then nearly certain, is offered alone.
 _SURE = 8
 #: A match this near the end that does not reach back as far is of another kind.
@@ -45,8 +45,6 @@ _FADING, _TRUST = 0.95, 3.0
 _MOST_LIKELY = 0.98
 #: Near enough to one to be left out.
 _AS_EXPECTED = 0.05
-#: Lines that are judged by what came.
-_JUDGED = 3
 _by_chance = itemgetter(0)
 
 
@@ -76,9 +74,9 @@ class PromptLookup:
         self._shortest = shortest
         self._acceptance = acceptance
         self._copying = Copying()
-        # What was guessed last: where it begins in the text, and how the guesses came about.
+        # The likeliest line offered last: where it begins in the text, its kind and its tokens.
         self._guessed_at = 0
-        self._guesses: list[tuple[int, list[int]]] = []
+        self._guess: tuple[int, list[int]] | None = None
         self._expected = self._right = _TRUST
 
     def extend(self, tokens: Sequence[int]) -> None:
@@ -91,8 +89,8 @@ class PromptLookup:
         index.extend(new)
         if start > self._first:
             self._copying.follow(index.text, start)
-        if self._guesses:
-            self._learn(index.text[self._guessed_at :])
+        if self._guess is not None:
+            self._learn(*self._guess, index.text[self._guessed_at :])
 
     def offer(self, nodes: int, depth: int, pools: Sequence[LookupIndex] = ()) -> Offer:
         """A tree of up to ``2 * nodes`` guesses, at least ``nodes`` of them where anything
@@ -106,19 +104,17 @@ class PromptLookup:
         self._guessed_at = len(self.index)
         return self._tree(lines, nodes, reach)
 
-    def _learn(self, truth: list[int]) -> None:
-        chances = self._acceptance.chances
-        for number, (kind, guess) in enumerate(self._guesses):
-            if number == 0:
-                expected, right = self._expected, self._right
-                for chance, guessed, token in zip(chances[kind], guess, truth, strict=False):
-                    expected = expected * _FADING + chance
-                    right = right * _FADING + (guessed == token)
-                    if guessed != token:
-                        break
-                self._expected, self._right = expected, right
-            self._acceptance.learn(kind, guess, truth)
-        self._guesses = []
+    def _learn(self, kind: int, guess: list[int], truth: list[int]) -> None:
+        expected, right = self._expected, self._right
+        chances = self._acceptance.chances[kind]
+        for chance, guessed, token in zip(chances, guess, truth, strict=False):
+            expected = expected * _FADING + chance
+            right = right * _FADING + (guessed == token)
+            if guessed != token:
+                break
+        self._expected, self._right = expected, right
+        self._acceptance.learn(kind, guess, truth)
+        self._guess = None
 
     def _lines(self, pools: Sequence[LookupIndex]) -> list[_Line]:
         """Where to go on reading, the likeliest first."""
@@ -178,7 +174,7 @@ class PromptLookup:
 
     def _tree(self, lines: list[_Line], nodes: int, reach: int) -> Offer:
         trust = (self._right + _TRUST) / (self._expected + _TRUST)
-        guesses = self._guesses = []
+        self._guess = None
         text, swaps = self.index.text, self._copying.swaps
         tree = GrowingTree(nodes)
         for line in lines:
@@ -188,11 +184,11 @@ class PromptLookup:
             chances = self._chances(kind, trust, reach)
             tokens = _read(source, start, reach)
             if swaps and source is text and not swaps.keys().isdisjoint(tokens):
-                self._grow_swapping(tree, line, chances, reach)
-                continue
-            tree.grow(ROOT, tokens, chances)
-            if len(guesses) < _JUDGED:
-                guesses.append((kind, tokens))
+                tokens = self._grow_swapping(tree, line, chances, reach)
+            else:
+                tree.grow(ROOT, tokens, chances)
+            if line is lines[0] and tokens:
+                self._guess = kind, tokens
         return tree.offer(DRAFTER)
 
     def _chances(self, kind: int, trust: float, reach: int) -> list[float]:
@@ -205,10 +201,10 @@ class PromptLookup:
 
     def _grow_swapping(
         self, tree: GrowingTree, line: _Line, chances: list[float], reach: int
-    ) -> None:
+    ) -> list[int]:
         """A line through tokens that were replaced before: as they are, or replaced again,
-        whatever is likelier, with the other as a branch."""
-        _, kind, text, begin = line
+        whatever is likelier, with the other as a branch.  Returns the tokens before that."""
+        _, _, text, begin = line
         swaps = self._copying.swaps
         depth, at, swap = 0, begin, None
         while depth < reach and at < len(text) and text[at] != BORDER:
@@ -220,19 +216,17 @@ class PromptLookup:
         if swap is None:
             tokens = _read(text, begin, reach)
             tree.grow(ROOT, tokens, chances)
-            self._guesses.append((kind, tokens))
-            return
+            return tokens
         start, room = text[begin:at], reach - depth
         parent = tree.grow(ROOT, start, chances)
-        if start:
-            self._guesses.append((kind, start))
         if parent is None:
-            return
+            return start
         swapped = [*swap.new, *_read(text, at + len(swap.old), room)][:room]
         branches = [(swap.chance, swapped), (1 - swap.chance, _read(text, at, room))]
         branches.sort(reverse=True)
         for part, branch in branches:
             tree.grow(parent, branch, [part * chances[depth], *chances[depth + 1 :]])
+        return start
 
 
 def _recent(length: int, distance: int) -> bool:

@@ -12,8 +12,10 @@ from typing import Any
 
 #: Keywords that constrain nothing.  ``format`` is an annotation too, followed where it is known.
 _NOTES = frozenset(
-    ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default")
-    + ("examples", "deprecated", "readOnly", "writeOnly")
+    [
+        *("$schema", "$id", "$comment", "$defs", "definitions", "title", "description"),
+        *("default", "examples", "deprecated", "readOnly", "writeOnly"),
+    ]
 )
 _BY_TYPE: Mapping[str, frozenset[str]] = {
     name: frozenset(keywords.split())

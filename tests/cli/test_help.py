@@ -28,6 +28,7 @@ COMMANDS = [
     "train",
     "train medusa",
     "bench",
+    "bench widen",
 ]
 
 _PROBE = """

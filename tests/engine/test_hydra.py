@@ -105,6 +105,15 @@ def expected(seed: int, tokens: tuple[int, ...], drafted: tuple[int, ...]) -> to
     return likely
 
 
+def by_softmax(
+    logits: torch.Tensor, turns: Rows[Turn], depth: int, heads: HydraHeads, most: int
+) -> list[list[tuple[int, float]]]:
+    """As the heads say, without calibration."""
+    values, tokens = logits.softmax(-1).topk(most)
+    pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+    return [list(zip(ids, row, strict=True)) for ids, row in pairs]
+
+
 def turn(
     tokens: tuple[int, ...], heads: HydraHeads | None, nodes: int = 16, depth: int = 9
 ) -> Turn:
@@ -181,7 +190,7 @@ def test_an_offer_is_the_best_of_a_beam_search(
         turn(text, None if seed is None else read(folders[seed - 1]), nodes, depth)
         for seed, text, nodes, depth in asked
     ]
-    offers = HydraDrafter(Transformers(), width=width).offer(turns)
+    offers = HydraDrafter(Transformers(), by_softmax, width).offer(turns)
     for (seed, text, nodes, depth), offer in zip(asked, offers, strict=True):
         if seed is None or not nodes or not depth:
             assert offer == NOTHING
@@ -201,7 +210,9 @@ def test_the_guess_depends_on_the_path(folders: list[Path], texts: list[tuple[in
     """Or the tests above would not tell Hydra heads from Medusa heads."""
     contrast = {1: 1.0, 2: 1.0}
     for text in texts:
-        (offer,) = HydraDrafter(Transformers()).offer([turn(text, read(folders[0]), 60)])
+        (offer,) = HydraDrafter(Transformers(), by_softmax).offer(
+            [turn(text, read(folders[0]), 60)]
+        )
         doubts: dict[int, float] = {}
         for probability, parent in zip(offer.probabilities, offer.parents, strict=True):
             doubts[parent] = min(1.0 - probability, doubts.get(parent, 1.0))
@@ -228,7 +239,7 @@ def test_a_static_tree_is_offered_and_nothing_else(
     depth: int,
 ) -> None:
     heads = replace(read(folders[1]), choices=tree)
-    drafter = HydraDrafter(Transformers(), width=1)
+    drafter = HydraDrafter(Transformers(), by_softmax, 1)
     for text in texts[:2]:
         (offer,) = drafter.offer([turn(text, heads, 32, depth)])
         assert_probabilities(offer, 2, text)
@@ -245,7 +256,7 @@ def test_a_static_tree_is_offered_and_nothing_else(
 def test_a_static_tree_beyond_the_budget_keeps_its_likeliest(
     folders: list[Path], texts: list[tuple[int, ...]]
 ) -> None:
-    drafter = HydraDrafter(Transformers())
+    drafter = HydraDrafter(Transformers(), by_softmax)
     heads = replace(read(folders[1]), choices=TREES[2])
     whole, cut = (drafter.offer([turn(texts[0], heads, nodes)])[0] for nodes in (32, 2))
     assert len(whole) == len(TREES[2]) and len(cut) == 4
@@ -258,10 +269,12 @@ def test_another_ranking_decides_what_is_offered(
 ) -> None:
     seen = []
 
-    def backwards(logits: torch.Tensor, turns: Rows[Turn], depth: int) -> torch.Tensor:
+    def backwards(
+        logits: torch.Tensor, turns: Rows[Turn], depth: int, heads: HydraHeads, most: int
+    ) -> list[list[tuple[int, float]]]:
         assert logits.dtype == torch.float32 and len(logits) == len(turns)
         seen.append((depth, [turn.sequence.tokens[-1] for turn in turns]))
-        return (-logits).softmax(-1)
+        return by_softmax(-logits, turns, depth, heads, most)
 
     mine = [turn(text, read(folders[0]), 8) for text in texts[:2]]
     offers = HydraDrafter(Transformers(), backwards).offer(mine)
@@ -277,10 +290,11 @@ def test_broken_scores_break_no_offer(
 ) -> None:
     """Large weights in half precision may overflow; other requests are in the same step."""
 
-    def broken(logits: torch.Tensor, turns: Rows[Turn], depth: int) -> torch.Tensor:
-        return torch.full_like(logits, value)
+    class Broken(Transformers):
+        def head_logits(self, states: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(super().head_logits(states), value)
 
-    drafter = HydraDrafter(Transformers(), broken)
+    drafter = HydraDrafter(Broken())
     (offer,) = drafter.offer([turn(texts[0], read(folders[0]))])
     for node, (parent, probability) in enumerate(
         zip(offer.parents, offer.probabilities, strict=True)

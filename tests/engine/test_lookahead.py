@@ -194,10 +194,10 @@ def test_two_sizes_in_one_batch_are_what_was_asked_for(
     prompts: dict[str, list[tuple[int, ...]]],
     new_request: NewRequest,
 ) -> None:
-    core, drafter = engine
+    core, _ = engine
     prompt = prompts["rename"][0]
-    requests = [new_request(prompt, 12, Method.LOOKAHEAD, size) for size in (0, 4, 15)]
-    requests.append(new_request(prompt, 12, Method.NONE))
+    requests = [new_request(prompt, 40, Method.LOOKAHEAD, size) for size in (0, 4, 15)]
+    requests.append(new_request(prompt, 40, Method.NONE))
     ends = [end.speculation for _, end in answers(core, requests)]
     assert ends[0].drafted_tokens == ends[3].drafted_tokens == 0
     assert 0 < ends[1].drafted_tokens <= 4 * (ends[1].forward_passes - 1)

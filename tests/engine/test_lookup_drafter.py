@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +76,27 @@ def test_the_pool_shows_what_finished_requests_of_the_same_scope_said() -> None:
     ended.tokens += [3, 4]
     drafter.forget(ended)
     assert asked(drafter, scoped([9, 2], ADAPTER))[0].tokens == (3, 4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        replace(ADAPTER, api_token="another"),
+        replace(ADAPTER, api_token=""),
+        replace(ADAPTER, revision="2"),
+        replace(ADAPTER, source="s3"),
+        replace(ADAPTER, adapter_id="demo/b"),
+    ],
+)
+def test_the_pool_shows_nothing_to_another_scope(other: AdapterRef | None) -> None:
+    drafter = PromptLookupDrafter(pool_tokens=1000)
+    ended = scoped([1, 2, 3, 4], ADAPTER)
+    asked(drafter, ended)
+    drafter.forget(ended)
+    assert asked(drafter, scoped([9, 2], other)) == [NOTHING]
+    assert asked(drafter, scoped([9, 2], ADAPTER, "other weights")) == [NOTHING]
+    assert asked(drafter, scoped([9, 2], ADAPTER)) != [NOTHING]
 
 
 adapters = st.none() | st.builds(

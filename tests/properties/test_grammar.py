@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 LONGEST_WALK = 300
 quick_enough = settings(
-    max_examples=60,
+    max_examples=250,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from lorax_spec.speculation.lookahead import (
     KINDS,
+    LATER,
     PAIR,
     SINGLE,
     WINDOW,
@@ -20,8 +22,7 @@ from lorax_spec.speculation.lookahead import (
     guesses,
     shape_for,
 )
-from lorax_spec.speculation.ngram_pool import NgramPool
-from lorax_spec.speculation.offer import best
+from lorax_spec.speculation.ngram_pool import Continuation, NgramPool
 from lorax_spec.speculation.tree import ROOT, DraftTree
 
 few_tokens = st.integers(0, 3)
@@ -91,30 +92,26 @@ def _check(tree: Guessed, nodes: int, depth: int) -> DraftTree:
 
 @given(
     shapes,
-    st.lists(st.tuples(few_tokens, few_tokens), max_size=5),
-    st.lists(st.tuples(few_tokens, few_tokens), max_size=5),
+    texts.filter(bool),
     st.integers(0, 63),
     st.integers(0, 20),
     st.lists(st.integers(1, 4), max_size=12),
     st.data(),
 )
 def test_any_window_gives_a_tree_within_its_bounds(
-    shape: Shape,
-    pair: list[tuple[int, ...]],
-    single: list[tuple[int, ...]],
-    nodes: int,
-    depth: int,
-    steps: list[int],
-    data: st.DataObject,
+    shape: Shape, text: list[int], nodes: int, depth: int, steps: list[int], data: st.DataObject
 ) -> None:
     """And it stays a window whatever is chosen at its ends and however the sequence goes on."""
     window = _window(shape, 0, data)
+    pool = NgramPool(shape.ngram - 1)
+    pool.read(text)
     for count in [*steps, 1]:
         heights = {len(column) for column in window.columns}
         assert len(window.columns) == shape.columns
         assert len(heights) == 1
         assert max(heights) <= shape.ngram - 1
-        draft = _check(guesses(window, pair, single, nodes, depth), nodes, depth)
+        tree = guesses(window, text, pool.after, Luck(), nodes, depth)
+        draft = _check(tree, nodes, depth)
         ends = window.leaves(draft)
         if nodes * 3 // 4 >= shape.nodes and depth >= shape.columns + shape.ngram:
             assert None not in ends
@@ -124,6 +121,10 @@ def test_any_window_gives_a_tree_within_its_bounds(
         last = data.draw(few_tokens)
         window.move(count, last)
         assert window.columns[0][0] == last
+
+
+def _nothing(beginning: Sequence[int]) -> tuple[list[Continuation], list[Continuation]]:
+    return [], []
 
 
 def _grown(shape: Shape) -> Window:
@@ -137,11 +138,11 @@ def _grown(shape: Shape) -> Window:
 def test_a_column_sees_the_beginnings_before_it_and_itself(shape: Shape) -> None:
     """The paper's attention pattern, and as many nodes as it says."""
     window = _grown(shape)
-    tree = guesses(window, [], [], 10 * shape.nodes + 10, 100)
+    tree = guesses(window, [0], _nothing, Luck(), 10 * shape.nodes + 10, 100)
     draft = _check(tree, shape.nodes, 100)
     assert len(draft) == shape.nodes
     for index, end in enumerate(window.leaves(draft)):
-        way = []
+        way: list[int] = []
         node = end
         while node is not None and node != ROOT:
             way.insert(0, tree.tokens[node])
@@ -167,19 +168,46 @@ def test_a_full_window_drops_its_oldest_level(shape: Shape, came: int) -> None:
     assert window.columns == columns
 
 
-def test_likelier_n_grams_come_first_where_room_is_short() -> None:
+def test_likelier_n_grams_come_first() -> None:
+    """The window's part of the room is its own; what it shares with n-grams is left to others."""
+
+    def follow(text: Sequence[int]) -> tuple[list[Continuation], list[Continuation]]:
+        return ([(1, 2), (1, 3)], [(4, 5), (6, 7)]) if list(text) == [8, 0] else ([], [])
+
     window = _grown(Shape(2, 3))
-    tree = guesses(window, [(1, 2), (1, 3)], [(4, 5), (6, 7)], 8, 9)
-    _check(tree, 8, 9)
-    assert tree.tokens == (1, 2, 3, 4, 5, 100, 101, 6), "the window's 1 is the n-grams' 1"
-    assert tree.parents == (ROOT, 0, 0, ROOT, 3, ROOT, 5, ROOT)
-    assert tree.kinds == (PAIR, PAIR, PAIR + 1, SINGLE, SINGLE, WINDOW, WINDOW, SINGLE + 1)
+    assert window.columns == [[0, 1], [100, 101]]
+    tree = guesses(window, [8, 0], follow, Luck(), 9, 9)
+    _check(tree, 9, 9)
+    assert tree.tokens == (1, 2, 3, 4, 5, 6, 100, 101, 7)
+    assert tree.parents == (ROOT, 0, 0, ROOT, 3, ROOT, ROOT, 6, 5)
+    assert tree.kinds == (
+        *(PAIR, PAIR + LATER, PAIR + 1 + LATER),
+        *(SINGLE, SINGLE + LATER, SINGLE + 1),
+        *(WINDOW, WINDOW + LATER, SINGLE + 1 + LATER),
+    )
+
+
+@given(texts, st.integers(1, 30), st.integers(1, 30))
+def test_n_grams_go_on_where_others_end(text: list[int], nodes: int, depth: int) -> None:
+    """A text that repeats is drafted as far as there is room, however short its n-grams."""
+    pool = NgramPool(2)
+    verse = [10, 11, 12, 13, 14]
+    pool.read([*text, *verse, *verse])
+    window = _grown(Shape(1, 2))
+    tree = guesses(window, [*text, *verse, *verse], pool.after, Luck(), nodes, depth)
+    draft = _check(tree, nodes, depth)
+    expected = (verse * 6)[: min(nodes, depth)]
+    node: int | None = ROOT
+    for token in expected:
+        assert node is not None
+        node = draft.child(node, token)
+    assert node is not None
 
 
 def test_luck_becomes_what_happens() -> None:
     """A third of the first guesses is right, and then every second one."""
     luck = Luck()
-    tree = Guessed((1, 2, 3), (ROOT, 0, ROOT), (PAIR, PAIR, SINGLE))
+    tree = Guessed((1, 2, 3), (ROOT, 0, ROOT), (PAIR, PAIR + LATER, SINGLE))
     for turn in range(3000):
         tree.judge(([1, 2], [9], [3])[turn % 3] if turn % 2 else ([1, 9], [9], [3])[turn % 3], luck)
     offer = tree.offer(luck, "lookahead")
@@ -193,4 +221,4 @@ def test_the_window_leaves_half_to_n_grams(nodes: int) -> None:
     shape = shape_for(nodes)
     assert shape.columns >= 1
     assert nodes < 4 or shape.nodes <= nodes // 2
-    assert len(best(guesses(_grown(shape), [], [], nodes, 99).offer(Luck(), "x"), nodes)) <= nodes
+    assert len(guesses(_grown(shape), [0], _nothing, Luck(), nodes, 99).tokens) <= nodes

@@ -86,11 +86,10 @@ def _idle_updates(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of layers that must add nothing to the residual stream."""
     for path, linear in LINEARS.items():
-        sides = {side: _lora(small.layers - 1, path, side) for side in "AB"}
         if all(_lora(layer, path, "A") in tensors for layer in range(small.layers)):
             writes, reads = linear.axes(axes)
-            rank = len(tensors[sides["A"]])
-            fill = widener.noise
+            rank = len(tensors[_lora(0, path, "A")])
+            fill = widener.zeros if writes is axes.stream else widener.noise
             for layer in range(small.layers, wide.layers):
                 yield _lora(layer, path, "A"), widener.noise(rank, reads.size)
                 yield _lora(layer, path, "B"), fill(writes.size, rank)

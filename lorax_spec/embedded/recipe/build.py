@@ -18,20 +18,25 @@ from pathlib import Path
 
 from lorax_spec import embedded
 from lorax_spec.embedded.recipe import card, figures
+from lorax_spec.embedded.recipe.calibration import CALIBRATIONS
 from lorax_spec.embedded.recipe.export import load_joint
 from lorax_spec.embedded.recipe.figures import SUBJECTS
 from lorax_spec.embedded.recipe.stages import PRODUCTS, Build, Stage, use_one_thread
 
 SHIPPED = ("base", "adapters", "workloads.json", "MODEL_CARD.md", "NOTICE")
 
-STAGES = PRODUCTS | {
-    f"figures-{name}": Stage(
-        partial(figures.measure, name=name),
-        partial(Build.figures, subject=name),
-        subject.heads,
-    )
-    for name, subject in SUBJECTS.items()
-}
+STAGES = (
+    PRODUCTS
+    | CALIBRATIONS
+    | {
+        f"figures-{name}": Stage(
+            partial(figures.measure, name=name),
+            partial(Build.figures, subject=name),
+            subject.heads,
+        )
+        for name, subject in SUBJECTS.items()
+    }
+)
 
 
 def run_stage(name: str, build: Build) -> float:

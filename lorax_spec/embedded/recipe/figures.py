@@ -12,11 +12,11 @@ from transformers import AutoTokenizer
 
 from lorax_spec.embedded.recipe.lora import sounds_pirate
 from lorax_spec.embedded.recipe.stages import Build
+from lorax_spec.train import kinds
 from lorax_spec.train.acceptance import acceptance, generate
 from lorax_spec.train.base import load_base
 from lorax_spec.train.data import TokenStream
 from lorax_spec.train.evaluate import held_out_figures
-from lorax_spec.train.heads import load_heads
 
 TEMPERATURES = (0.0, 0.8)
 PROMPTS = 24
@@ -43,7 +43,7 @@ class Subject:
 SUBJECTS = {
     "base": Subject(
         None,
-        ("medusa", "medusa-v1"),
+        ("medusa", "medusa-v1", "hydra"),
         ("stdlib", "packages", "tests", "topics", "chat", "pirate"),
         ("rename", "edit", "write", "doc", "code", "prose", "tests"),
         ("doc", "rename", "code"),
@@ -106,7 +106,7 @@ def collect(build: Build) -> Figures:
 def _held_out(build: Build, model: Any, subject: Subject) -> list[Figures]:
     rows = []
     for name in subject.heads:
-        heads = load_heads(build.adapter(name), model.config.hidden_size)
+        heads = kinds.load(build.adapter(name), model.config.hidden_size)
         for text in subject.texts:
             measured = held_out_figures(model, heads, _held_out_stream(build, text), windows=24)
             rows.append({"heads": name, "text": text} | asdict(measured))
@@ -121,7 +121,7 @@ def _held_out_stream(build: Build, text: str) -> TokenStream:
 
 def _acceptance(build: Build, model: Any, subject: Subject, prompts: Prompts) -> list[Figures]:
     heads = {
-        name: load_heads(build.adapter(name), model.config.hidden_size) for name in subject.heads
+        name: kinds.load(build.adapter(name), model.config.hidden_size) for name in subject.heads
     }
     rows = []
     for temperature in TEMPERATURES:

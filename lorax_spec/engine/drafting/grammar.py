@@ -138,6 +138,8 @@ def _next(
             return
     if not split:
         split = _split(constraint, (*sequence.tokens, *tip.path)[-_CONTEXT:], text)
+    if not split:
+        return
     piece = split[0]
     spelled = vocabulary.pieces[piece]
     letter = vocabulary.letters.get(text[:1], piece)

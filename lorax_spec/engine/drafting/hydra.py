@@ -16,20 +16,21 @@ import torch
 from lorax_spec.adapters.weights import HydraHeads
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.eligible import HYDRA
+from lorax_spec.engine.drafting.ranking import CANDIDATES, Ranking
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.kernels.hydra import head_states
+from lorax_spec.speculation.medusa import HeadGuesses
 from lorax_spec.speculation.offer import NOTHING, Offer
 from lorax_spec.speculation.tree import ROOT
 
-#: Guesses after one path that may enter an offer, and paths of a sequence followed to each depth.
-CANDIDATES, WIDTH = 10, 4
+#: Paths of a sequence followed to each depth.
+WIDTH = 4
 #: Offered nodes for each node that may be drafted, so that a merge or a grammar can choose.
 _SPARE = 2
-_UNLIKELIEST = 1e-30
 
-#: How likely each token is right after a path: (logits float32 [rows, vocabulary], turn of each
-#: row, tokens ahead of the last committed one, 1 at least) to [rows, vocabulary], in [0, 1].
-Rank = Callable[[torch.Tensor, Rows[Turn], int], torch.Tensor]
+#: The best guesses after each path, best first: (logits float32 [rows, vocabulary], turn of each
+#: row, tokens ahead of the last committed one, the heads, how many) to a list for each row.
+Rank = Callable[[torch.Tensor, Rows[Turn], int, HydraHeads, int], Rows[HeadGuesses]]
 
 
 class Base(Protocol):
@@ -40,9 +41,16 @@ class Base(Protocol):
     def head_logits(self, states: torch.Tensor) -> torch.Tensor: ...
 
 
-def by_softmax(logits: torch.Tensor, turns: Rows[Turn], depth: int) -> torch.Tensor:
-    """As the heads say."""
-    return logits.softmax(-1)
+def ranked_by(ranking: Ranking) -> Rank:
+    """Calibrated, and with the noise of the guessed position where the request samples."""
+
+    def rank(
+        logits: torch.Tensor, turns: Rows[Turn], depth: int, heads: HydraHeads, most: int
+    ) -> Rows[HeadGuesses]:
+        guesses = ranking.guesses(logits[None], turns, depth, heads.calibration, most)
+        return [only for (only,) in guesses]
+
+    return rank
 
 
 class HydraDrafter:
@@ -53,9 +61,9 @@ class HydraDrafter:
 
     name = HYDRA
 
-    def __init__(self, base: Base, rank: Rank = by_softmax, width: int = WIDTH) -> None:
+    def __init__(self, base: Base, rank: Rank | None = None, width: int = WIDTH) -> None:
         self._base = base
-        self._rank = rank
+        self._rank = rank or ranked_by(Ranking())
         self._width = width
 
     def offer(self, turns: Rows[Turn]) -> list[Offer]:
@@ -97,14 +105,10 @@ class HydraDrafter:
                 heads.output_bias[head],
             )
             logits = self._base.head_logits(states)
-            likely = self._rank(logits, [turns[i] for i, _ in ends], head + 1)
-            count = min(max(growth.candidates for growth in growths), likely.shape[-1])
-            values, tokens = likely.topk(count)
-            values = values.nan_to_num(0.0).clamp(_UNLIKELIEST, 1.0)
-            for (i, end), ids, probabilities in zip(
-                ends, tokens.tolist(), values.tolist(), strict=True
-            ):
-                growths[i].grow(end, ids, probabilities)
+            most = max(growth.candidates for growth in growths)
+            guesses = self._rank(logits, [turns[i] for i, _ in ends], head + 1, heads, most)
+            for (i, end), mine in zip(ends, guesses, strict=True):
+                growths[i].grow(end, mine)
         return [growth.offer(self.name) for growth in growths]
 
 
@@ -157,18 +161,21 @@ class _Growth:
         path.append(self._turn.sequence.tokens[-1])
         return path[::-1]
 
-    def grow(self, end: int, ids: list[int], probabilities: list[float]) -> None:
+    def grow(self, end: int, guesses: HeadGuesses) -> None:
         """Add guesses after the node ``end``, given likeliest first."""
         reach = 1.0 if end == ROOT else self._reach[end]
         ranks_so_far = () if end == ROOT else self._rank_paths[end]
-        ranks = range(len(ids)) if self._ranks is None else self._ranks[ranks_so_far]
+        ranks = range(len(guesses)) if self._ranks is None else self._ranks[ranks_so_far]
         for rank in ranks:
-            if rank >= len(ids) or reach * probabilities[rank] <= self._least:
+            if rank >= len(guesses):
                 break
-            self._tokens.append(ids[rank])
+            token, probability = guesses[rank]
+            if reach * probability <= self._least:
+                break
+            self._tokens.append(token)
             self._parents.append(end)
-            self._probabilities.append(probabilities[rank])
-            self._reach.append(reach * probabilities[rank])
+            self._probabilities.append(probability)
+            self._reach.append(reach * probability)
             self._rank_paths.append((*ranks_so_far, rank))
 
     def offer(self, drafter: str) -> Offer:

@@ -108,8 +108,9 @@ class LookaheadDrafter:
         else:
             _follow(state, tokens, self._luck)
         state.pool.read(tokens)
-        pair, single = state.pool.after(tokens)
-        state.offered = guesses(state.window, pair, single, nodes, turn.depth)
+        state.offered = guesses(
+            state.window, tokens, state.pool.after, self._luck, nodes, turn.depth
+        )
         return state.offered.offer(self._luck, self.name)
 
     def _begin(self, sequence: Sequence, nodes: int) -> _State:

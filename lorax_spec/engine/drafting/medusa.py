@@ -10,13 +10,11 @@ import torch
 from lorax_spec.adapters.weights import MedusaHeads
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.eligible import MEDUSA
+from lorax_spec.engine.drafting.ranking import CANDIDATES, Ranking
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.kernels.medusa import head_states
-from lorax_spec.speculation.medusa import HeadGuesses, best_first
+from lorax_spec.speculation.medusa import best_first, static
 from lorax_spec.speculation.offer import NOTHING, Offer
-
-#: Candidates of a head that are looked at, and those that may enter a tree.
-LOOKED_AT, CANDIDATES = 64, 10
 
 
 class LmHead(Protocol):
@@ -24,12 +22,16 @@ class LmHead(Protocol):
 
 
 class MedusaDrafter:
-    """Guesses from the heads of a sequence's own adapter, or of the one it is paired with."""
+    """Guesses from the heads of a sequence's own adapter, or of the one it is paired with.
+
+    Of an adapter with a static tree nothing else is offered.
+    """
 
     name = MEDUSA
 
-    def __init__(self, lm_head: LmHead) -> None:
+    def __init__(self, lm_head: LmHead, ranking: Ranking | None = None) -> None:
         self._lm_head = lm_head
+        self._ranking = ranking or Ranking()
 
     def offer(self, turns: Rows[Turn]) -> list[Offer]:
         groups: dict[int, tuple[MedusaHeads, list[int]]] = {}
@@ -58,14 +60,16 @@ class MedusaDrafter:
             logits = self._lm_head.head_logits(states)
         else:
             logits = torch.bmm(states, heads.lm_head.transpose(1, 2)).float()
-        values, tokens = logits.log_softmax(-1).topk(min(CANDIDATES, logits.shape[-1]))
-        probabilities = values.exp().transpose(0, 1).tolist()
-        ids = tokens.transpose(0, 1).tolist()
         offers = []
-        for turn, turn_ids, turn_probabilities in zip(turns, ids, probabilities, strict=True):
-            guesses: list[HeadGuesses] = [
-                list(zip(t, p, strict=True))
-                for t, p in zip(turn_ids[: turn.depth], turn_probabilities, strict=False)
-            ]
-            offers.append(best_first(guesses, turn.nodes, self.name))
+        guesses = self._ranking.guesses(logits, turns, 1, heads.calibration, _most(heads))
+        for turn, each in zip(turns, guesses, strict=True):
+            if heads.choices is None:
+                offers.append(best_first(each[: turn.depth], turn.nodes, self.name))
+            else:
+                offers.append(static(each[: turn.depth], heads.choices, self.name))
         return offers
+
+
+def _most(heads: MedusaHeads) -> int:
+    """Guesses of a head that are needed: a static tree names them by rank."""
+    return 1 + max(map(max, heads.choices)) if heads.choices else CANDIDATES

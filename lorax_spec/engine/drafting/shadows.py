@@ -93,7 +93,7 @@ class Shadows:
         droppable = sum(len(self._shadows[other].row.blocks) for other in idle)
         if self._pool.free + droppable < missing:
             self._pool.release(row.blocks)
-            row.blocks = []
+            row.blocks, row.computed = [], 0
             return False
         while (blocks := self._pool.take(missing)) is None:
             self.forget(idle.pop(0))

@@ -60,7 +60,10 @@ class Constraint:
         """The text that must come next, as far as there is only one; the tokens are left open."""
         if self._matcher.is_terminated():
             return b""
-        return self._matcher.find_jump_forward_string().encode()
+        try:
+            return self._matcher.find_jump_forward_string().encode()
+        except UnicodeDecodeError:
+            return b""  # it begins or ends within a character
 
     def _permitted(self) -> torch.Tensor:
         """Bool [vocabulary], on the CPU."""

@@ -17,7 +17,7 @@ _ORIGIN = re.compile(r"^\[[\d:]+\] \S+: ")
 _BOUNDED = re.compile(r'^(\w+ ::= )\(\(\[\^\\"\\\\\\r\\n\]\)\)$', re.MULTILINE)
 _LOOSE = r'basic_string_sub ::= (("\"") | ([^\0-\x1f\"\\\r\n]'
 _STRICT = r'basic_string_sub ::= (("\"") | ([^\0-\x1f\"\\\uD800-\uDFFF]'
-_CHARACTER = r'[^\0-\x1f\"\\\uD800-\uDFFF]'
+_CHARACTER = r"[^\0-\x1f\"\\\uD800-\uDFFF]"
 
 
 def compile_format(

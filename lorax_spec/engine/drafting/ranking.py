@@ -1,0 +1,141 @@
+"""From heads' logits to ranked guesses: calibrated, and for sampled requests with the noise of the
+position they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lorax_spec.adapters.calibration import HeadCalibration
+from lorax_spec.engine.drafting.drafter import Turn
+from lorax_spec.kernels.noise import gumbel_at
+from lorax_spec.speculation.coupling import (
+    LEAST,
+    LOOKED_AT,
+    UNCALIBRATED,
+    HeadConstants,
+    Part,
+    head_constants,
+    worths,
+)
+from lorax_spec.speculation.medusa import HeadGuesses
+
+#: Guesses of a head that may enter a tree.
+CANDIDATES = 10
+#: Tokens of a head whose noise is looked at; it seldom lifts one from below them.
+_POOL = 256
+_COLDEST = 1e-3
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Ranking:
+    """Ranks what heads say.
+
+    ``coupled``: candidates of a sampled request are ranked with the noise that will choose its
+    token (DESIGN section 6); without it, as if it were greedy, for comparison.
+    """
+
+    def __init__(self, *, coupled: bool = True) -> None:
+        self._coupled = coupled
+
+    def guesses(
+        self,
+        logits: torch.Tensor,
+        turns: Rows[Turn],
+        first_depth: int,
+        calibration: HeadCalibration | None,
+        most: int = CANDIDATES,
+    ) -> list[list[HeadGuesses]]:
+        """Each head's best guesses for each row, best first.
+
+        Args:
+            logits: float32 [heads, rows, vocabulary].
+            turns: of each row.
+            first_depth: how many tokens ahead the first of the heads looks, 1 at least; every
+                further one looks one token further.
+
+        Returns:
+            [rows][heads][at most ``most``].
+        """
+        heads, rows, vocabulary = logits.shape
+        constants = _constants(calibration, heads, first_depth)
+        rules = [turn.sequence.rule for turn in turns]
+        sampled = [self._coupled and not rule.greedy for rule in rules]
+        log_q, tokens = logits.log_softmax(-1).topk(
+            min(vocabulary, _POOL if any(sampled) else LOOKED_AT)
+        )
+        worth = np.empty((heads, rows, min(LOOKED_AT, log_q.shape[-1])))
+        ids = np.empty(worth.shape, np.int64)
+        for noisy in {*sampled}:
+            index = [row for row, one in enumerate(sampled) if one is noisy]
+            mine = torch.tensor(index)
+            values, own = log_q[:, mine].cpu(), tokens[:, mine].cpu()
+            if noisy:
+                chosen = [turns[row] for row in index]
+                values, own, worth[:, index] = _coupled(values, own, chosen, first_depth, constants)
+            else:
+                values, own = values[..., : worth.shape[-1]], own[..., : worth.shape[-1]]
+                worth[:, index] = worths(values.numpy(), None, 1.0, constants)
+            ids[:, index] = own.numpy()
+        # Weights that overflow in half precision give no number; others are in the same step.
+        worth = np.clip(np.nan_to_num(worth), LEAST, 1.0)
+        order = np.argsort(-worth, axis=-1, kind="stable")[..., :most]
+        best_ids = np.take_along_axis(ids, order, -1).transpose(1, 0, 2).tolist()
+        best = np.take_along_axis(worth, order, -1).transpose(1, 0, 2).tolist()
+        return [
+            [list(zip(i, w, strict=True)) for i, w in zip(row_ids, row_worth, strict=True)]
+            for row_ids, row_worth in zip(best_ids, best, strict=True)
+        ]
+
+
+def _coupled(
+    log_q: torch.Tensor,
+    tokens: torch.Tensor,
+    turns: Rows[Turn],
+    first_depth: int,
+    constants: HeadConstants,
+) -> tuple[torch.Tensor, torch.Tensor, Floats]:
+    """(log q, tokens, worths) of the candidates that are likeliest with their noise."""
+    heads, rows, pool = tokens.shape
+    seeds = [turn.sequence.rule.seed for turn in turns] * heads
+    positions = [
+        len(turn.sequence.tokens) + first_depth - 1 + head
+        for head in range(heads)
+        for turn in turns
+    ]
+    noise = gumbel_at(seeds, positions, tokens.reshape(heads * rows, pool)).view(tokens.shape)
+    temperature = torch.tensor([max(turn.sequence.rule.temperature, _COLDEST) for turn in turns])
+    top = (log_q / temperature[:, None] + noise).topk(min(LOOKED_AT, pool)).indices
+    log_q, tokens, noise = (one.gather(-1, top) for one in (log_q, tokens, noise))
+    warmth = temperature[:, None].numpy()
+    return log_q, tokens, worths(log_q.numpy(), noise.numpy(), warmth, constants)
+
+
+@lru_cache(maxsize=4096)
+def _constants(calibration: HeadCalibration | None, heads: int, first_depth: int) -> HeadConstants:
+    """Of consecutive heads, each number an array [heads, 1, 1]."""
+    if calibration is None or calibration.none is None:
+        each = [UNCALIBRATED] * heads
+    else:
+        each = head_constants(asdict(calibration))[first_depth - 1 :][:heads]
+
+    def column(numbers: list[float]) -> Any:
+        return np.array(numbers)[:, None, None]
+
+    def part(name: str) -> Part:
+        parts: list[Part] = [getattr(one, name) for one in each]
+        return Part(
+            column([one.sharpness for one in parts]),
+            column([one.noise for one in parts]),
+            column([one.none for one in parts]),
+        )
+
+    share = column([one.share for one in each])
+    return HeadConstants(part("greedy"), part("free"), part("sure"), share)
