@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 from typer.core import TyperGroup
 
+from lorax_spec.bench.options import Json, Quick, Samples, Seed, run
+from lorax_spec.bench.speculation_cli import never_slower, speculation
 from lorax_spec.bench.widening.cli import widen
 
 
@@ -20,18 +19,7 @@ class _AllByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-#: Columns of a table that goes to a file.
-_PAGE = 120
-
 app = typer.Typer(cls=_AllByDefault, add_completion=False)
-
-Quick = Annotated[bool, typer.Option("--quick", help="Few prompts, under a minute.")]
-Samples = Annotated[
-    int | None,
-    typer.Option("--prompts", min=1, help="How many prompts; of batch: groups, coldload: loads."),
-]
-Seed = Annotated[int, typer.Option(help="Of the order of runs, and of what is sampled.")]
-Json = Annotated[Path | None, typer.Option(help="Add what is found to this file.")]
 
 
 @app.callback()
@@ -55,7 +43,7 @@ def everything(
     """All of them, and the table of targets."""
     from lorax_spec.bench.suite import BENCHMARKS
 
-    _run(BENCHMARKS, quick, samples, seed, json)
+    run(BENCHMARKS, quick, samples, seed, json)
 
 
 @app.command()
@@ -63,13 +51,13 @@ def single(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
     """One request at a time against transformers, without and with prompt lookup."""
-    _run(("single",), quick, samples, seed, json)
+    run(("single",), quick, samples, seed, json)
 
 
 @app.command()
 def batch(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
     """Sixteen requests at once against transformers one by one."""
-    _run(("batch",), quick, samples, seed, json)
+    run(("batch",), quick, samples, seed, json)
 
 
 @app.command()
@@ -77,7 +65,7 @@ def acceptance(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
     """Tokens per forward pass of every drafter and adapter, on answers that do not loop."""
-    _run(("acceptance",), quick, samples, seed, json)
+    run(("acceptance",), quick, samples, seed, json)
 
 
 @app.command()
@@ -85,7 +73,7 @@ def lookup(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
     """Prompt lookup against LoRAX's rule and transformers' own, and what asking it costs."""
-    _run(("lookup",), quick, samples, seed, json)
+    run(("lookup",), quick, samples, seed, json)
 
 
 @app.command()
@@ -93,7 +81,7 @@ def wallclock(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
     """Speculation on against off, in float32 and bfloat16."""
-    _run(("wallclock",), quick, samples, seed, json)
+    run(("wallclock",), quick, samples, seed, json)
 
 
 @app.command()
@@ -101,7 +89,7 @@ def coldload(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
     """What eight streams notice of a cold adapter's load."""
-    _run(("coldload",), quick, samples, seed, json)
+    run(("coldload",), quick, samples, seed, json)
 
 
 @app.command()
@@ -109,26 +97,51 @@ def memory(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
     """Resident memory of an idle server."""
-    _run(("memory",), quick, samples, seed, json)
+    run(("memory",), quick, samples, seed, json)
 
 
 @app.command()
 def peers(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
     """Beside transformers, llama.cpp and OpenVINO GenAI, where they are installed."""
-    _run(("peers",), quick, samples, seed, json)
+    run(("peers",), quick, samples, seed, json)
 
 
-app.command()(widen)
+@app.command()
+def trees(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
+    """The best-first tree against a chain and the best static tree of its size."""
+    run(("trees",), quick, samples, seed, json)
 
 
-def _run(
-    names: tuple[str, ...], quick: bool, samples: int | None, seed: int, json: Path | None
+@app.command()
+def coupled(
+    quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:
-    from rich.console import Console
+    """Candidates ranked with the position's noise against ranking without, when sampling."""
+    run(("coupled",), quick, samples, seed, json)
 
-    from lorax_spec.bench.suite import run
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PAGE
-    run(names, console, quick=quick, samples=samples, seed=seed, json=json)
+@app.command()
+def merged(
+    quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
+) -> None:
+    """Heads and prompt lookup in one tree against each of them alone."""
+    run(("merged",), quick, samples, seed, json)
+
+
+@app.command()
+def drafters(
+    quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
+) -> None:
+    """Tokens per forward pass of the draft model and of lookahead."""
+    run(("drafters",), quick, samples, seed, json)
+
+
+@app.command()
+def auto(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
+    """auto against every single drafter, on each workload and on their mix."""
+    run(("auto",), quick, samples, seed, json)
+
+
+app.command("never-slower")(never_slower)
+app.command()(speculation)
+app.command()(widen)

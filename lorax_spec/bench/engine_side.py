@@ -52,7 +52,10 @@ class EngineSide:
                 prompt.ids,
                 Parameters(
                     max_new_tokens=prompt.new_tokens,
-                    temperature=self.temperature,
+                    temperature=(
+                        self.temperature if prompt.temperature is None else prompt.temperature
+                    ),
+                    ignore_eos_token=prompt.ignore_end,
                     seed=self.seed + index,
                 ),
                 replace(self.speculation, medusa_adapter_id=None),

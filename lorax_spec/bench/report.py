@@ -46,7 +46,7 @@ class Report:
         for index, name in enumerate(self.rows[0] if self.rows else ()):
             view.add_column(name, justify="right" if index else "left", no_wrap=True)
         for row in self.rows:
-            view.add_row(*map(_shown, row.values()))
+            view.add_row(*map(shown, row.values()))
         return view
 
 
@@ -78,7 +78,8 @@ def add_to_json(path: Path, name: str, report: Report, circumstances: Mapping[st
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
+    """As tables have it."""
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +16,22 @@ from lorax_spec.bench.report import Check, Report, add_to_json, summary
 from lorax_spec.bench.settings import Settings
 
 #: Cheap and noise-free ones first.
-BENCHMARKS = ("acceptance", "lookup", "single", "batch", "wallclock", "coldload", "memory", "peers")
+BENCHMARKS = (
+    "acceptance",
+    "lookup",
+    "trees",
+    "coupled",
+    "merged",
+    "drafters",
+    "single",
+    "batch",
+    "wallclock",
+    "auto",
+    "never_slower",
+    "coldload",
+    "memory",
+    "peers",
+)
 
 
 def run(
@@ -26,8 +42,12 @@ def run(
     samples: int | None = None,
     seed: int = 0,
     json: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Measure ``names``, show each as it comes, and last every target with what was found."""
+    """Measure ``names``, show each as it comes, and last every target with what was found.
+
+    ``options`` are arguments of their own for what is measured.
+    """
     import torch
     from transformers.utils import logging
 
@@ -40,7 +60,7 @@ def run(
         before, started = circumstances(), perf_counter()
         with _progress(console, name) as progress:
             measure = import_module(f"lorax_spec.bench.{name}").measure
-            report: Report = measure(Settings(progress, quick, samples, seed))
+            report: Report = measure(Settings(progress, quick, samples, seed), **(options or {}))
         console.print(report.table())
         for note in report.notes:
             console.print(note, style="dim")

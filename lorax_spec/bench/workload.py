@@ -18,11 +18,14 @@ _SHORTEST = 8
 
 @dataclass(frozen=True)
 class Prompt:
-    """``new_tokens`` is the most that is generated; the end token ends it earlier."""
+    """``new_tokens`` is the most that is generated; the end token ends it earlier, unless it is
+    ignored.  ``temperature``: instead of that of the side that answers."""
 
     kind: str
     ids: tuple[int, ...]
     new_tokens: int
+    ignore_end: bool = False
+    temperature: float | None = None
 
 
 def prompts(kinds: Sequence[str], count: int, tokenizer: TextTokenizer) -> list[Prompt]:

@@ -13,7 +13,7 @@ from lorax_spec.engine.clock import clock_of
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.drafting.drafting import Drafting
 from lorax_spec.engine.drafting.grammar import allowed
-from lorax_spec.engine.drafting.line_up import line_up
+from lorax_spec.engine.drafting.line_up import LineUp, line_up
 from lorax_spec.engine.grammar.compiling import Grammars
 from lorax_spec.engine.loading import Loaded, load
 from lorax_spec.engine.request import (
@@ -48,7 +48,8 @@ from lorax_spec.types import DrafterCounts, Info, Timings
 class EngineCore:
     """Serves token requests on one model.  Not thread-safe: one thread submits, cancels, steps."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, line_up: LineUp = line_up) -> None:
+        """``line_up`` says what it drafts with."""
         self.info: Info = loaded.info
         self.adapters: AdapterManager = loaded.adapters
         self._model = loaded.model

@@ -20,12 +20,16 @@ from lorax_spec.speculation.cost import StepCost
 from lorax_spec.speculation.tree import MAX_NODES, chain
 from lorax_spec.types import Parameters
 
-#: Rows of one sequence that are timed, the most telling first.
-_COUNTS = (1, 8, 4, 2, 16, 32, MAX_NODES, 24, 12, 6, 3, *range(5, RECORDED_ROWS), 48)
+#: Rows of one sequence that are timed: these always, the others as far as patience goes.
+_ALWAYS = (1, 8, MAX_NODES)
+_FURTHER = (4, 2, 16, 32, 24, 12, 6, 3, *range(5, RECORDED_ROWS), 48)
 #: Each count runs so often; the quickest run counts, since others were disturbed.
 _REPEATS = 4
 #: No further count is timed once all took so long, in seconds.
 _PATIENCE = 1.5
+#: Shares of a one-row step that a path, and a path over 256 tokens, cost at most: what seems more
+#: is noise, for the two are found as differences.
+_DEAREST_PATH, _DEAREST_KEYS = 0.05, 0.1
 #: Tokens before the timed rows, and what the same is timed with to see what a token costs.
 _CONTEXT, _LONG_CONTEXT = 32, 256
 #: Sequences of one row each that are timed to see what a path costs.
@@ -43,16 +47,21 @@ def warm_up(model: LanguageModel, lease: Lease, row_floor: int, *, exact: bool) 
 
     began = time.perf_counter()
     measured: dict[int, float] = {}
-    for rows in dict.fromkeys(_COUNTS):
-        if len(measured) > 2 and time.perf_counter() - began > _PATIENCE:
+    for rows in dict.fromkeys((*_ALWAYS, *_FURTHER)):
+        if rows not in _ALWAYS and time.perf_counter() - began > _PATIENCE:
             break
         measured[rows] = timed(1, rows - 1, _CONTEXT)
     apart = timed(_PATHS, 0, _CONTEXT)
     apart_and_long = timed(_PATHS, 0, _LONG_CONTEXT)
-    key = max(0.0, apart_and_long - apart) / (_PATHS * (_LONG_CONTEXT - _CONTEXT))
-    together = measured.get(_PATHS, apart)
-    path = max(0.0, apart - together) / (_PATHS - 1)
-    return StepCost(_rising(measured), max(0.0, path - key * _CONTEXT), key, _CONTEXT)
+    key = (apart_and_long - apart) / (_PATHS * (_LONG_CONTEXT - _CONTEXT))
+    key = _between(key, _DEAREST_KEYS * measured[1] / 256)
+    path = (apart - measured[_PATHS]) / (_PATHS - 1) - key * _CONTEXT
+    path = _between(path, _DEAREST_PATH * measured[1])
+    return StepCost(_rising(measured), path, key, _CONTEXT)
+
+
+def _between(seconds: float, most: float) -> float:
+    return min(max(0.0, seconds), most)
 
 
 def _seconds(model: LanguageModel, plan: Rows[Scheduled], row_floor: int, exact: bool) -> float:

@@ -50,9 +50,11 @@ class Shape:
 
 
 def shape_for(nodes: int) -> Shape:
-    """A window that leaves half of ``nodes`` to n-grams from the pool, or more."""
-    ngram = 3 if nodes < 8 else 4 if nodes < 14 else 5 if nodes < 48 else 6
-    return Shape(max(1, (nodes // 2 + 1) // (ngram - 1)), ngram)
+    """A window that leaves half of ``nodes`` to n-grams from the pool, or more.
+
+    Short n-grams do best on the embedded model: they go on where they end.
+    """
+    return Shape(max(1, (nodes // 2 + 1) // 2), 3)
 
 
 class Window:

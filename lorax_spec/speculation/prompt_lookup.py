@@ -98,7 +98,7 @@ class PromptLookup:
         reach = min(nodes, depth)
         if reach <= 0 or len(self.index) == self._first:
             return NOTHING
-        lines = self._lines(pools)
+        lines = self._lines(pools, reach)
         if not lines:
             return NOTHING
         self._guessed_at = len(self.index)
@@ -116,7 +116,7 @@ class PromptLookup:
         self._acceptance.learn(kind, guess, truth)
         self._guess = None
 
-    def _lines(self, pools: Sequence[LookupIndex]) -> list[_Line]:
+    def _lines(self, pools: Sequence[LookupIndex], reach: int) -> list[_Line]:
         """Where to go on reading, the likeliest first."""
         text, copying, chances = self.index.text, self._copying, self._acceptance.chances
         lines: list[_Line] = []
@@ -125,7 +125,7 @@ class PromptLookup:
             known = copying.source
             kind = BACK_IN_COPY if copying.doubtful else copy_kind(copying.length)
             lines.append((chances[kind][0], kind, text, known))
-            if copying.length >= _SURE:
+            if copying.length >= _SURE and BORDER not in text[known : known + reach]:
                 return lines
         elif copying.left:
             changed = text[copying.changed_at :]

@@ -16,10 +16,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorax_spec import embedded
+from lorax_spec.speculation.coupling import head_constants
 from lorax_spec.train.heads import load_heads
+from lorax_spec.train.hydra import load_hydra
 
 MAX_BYTES = 32 * 2**20
 HEADS = {"medusa": 4, "medusa-v1": 3, "pirate-medusa": 3, "tests-medusa": 4}
+HYDRA = {"hydra": 4}
 LORAS = ("pirate", "tests", "tests-medusa")
 
 
@@ -35,7 +38,7 @@ def tokenizer() -> Any:
 
 def test_the_bundle_is_complete_and_small() -> None:
     folder = embedded.path()
-    assert embedded.adapter_names() == tuple(sorted({*HEADS, *LORAS}))
+    assert embedded.adapter_names() == tuple(sorted({*HEADS, *HYDRA, *LORAS}))
     shipped = [folder / name for name in ("workloads.json", "MODEL_CARD.md", "NOTICE")]
     shipped += [p for part in ("base", "adapters") for p in (folder / part).rglob("*.*")]
     assert all(path.stat().st_size for path in shipped)
@@ -67,6 +70,33 @@ def test_heads_are_well_formed(name: str) -> None:
     assert config["version"] == ("2" if heads.lm_heads is None else "1")
     assert (heads.lm_heads is not None) == name.endswith("v1")
     assert all(heads.block(k).weight.abs().max() > 0 for k in range(len(heads)))
+
+
+@pytest.mark.parametrize("name", HYDRA)
+def test_hydra_heads_are_well_formed(name: str) -> None:
+    folder = embedded.path() / "adapters" / name
+    config = json.loads((folder / "config.json").read_text())
+    heads = load_hydra(folder, 256)
+    assert config["base_model_name_or_path"] == embedded.BASE_ID
+    assert config["hydra_num_heads"] == len(heads) == HYDRA[name]
+    assert config["hydra_inner_size"] == heads.inner_size == 512
+    for k in range(len(heads)):
+        inner, outer = heads.layers(k)
+        assert outer.weight.abs().max() > 0
+        # Every head makes use of every token it may read.
+        assert (inner.weight.view(512, k + 2, 256).norm(dim=(0, 2)) > 1.0).all()
+
+
+@pytest.mark.parametrize("name", {**HEADS, **HYDRA})
+def test_all_heads_are_calibrated(name: str) -> None:
+    content = json.loads((embedded.path() / "adapters" / name / "calibration.json").read_text())
+    count = (HEADS | HYDRA)[name]
+    assert len(head_constants(content)) == count
+    for mode in ("greedy", "sampled"):
+        first = [ranks[0] for ranks in content["accepted"][mode]]
+        assert first == sorted(first, reverse=True), "a further head knows less"
+        assert first[0] > 0.4
+        assert all(len(ranks) == 10 for ranks in content["accepted"][mode])
 
 
 @pytest.mark.parametrize("name", LORAS)

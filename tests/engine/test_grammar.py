@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +12,11 @@ import torch
 from lorax_spec import embedded
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.engine.drafting.grammar import GrammarDrafter, allowed
-from lorax_spec.engine.grammar import compiling, formats
-from lorax_spec.engine.grammar.compiling import Compiling, Grammars
+from lorax_spec.engine.grammar import formats
 from lorax_spec.engine.request import Failed, TokenRequest
 from lorax_spec.engine.sampling import Place, SamplingRule, choose
 from lorax_spec.engine.sequence import Sequence
-from lorax_spec.errors import InvalidArgument, LoraxSpecError, Unimplemented
+from lorax_spec.errors import InvalidArgument
 from lorax_spec.speculation.offer import Offer
 from lorax_spec.speculation.tree import EMPTY, ROOT, DraftTree
 from lorax_spec.text.tokenizer import TextTokenizer
@@ -27,7 +24,7 @@ from lorax_spec.types import FinishReason, Method, ResponseFormat
 from tests.conformance.running import Outcome, run
 from tests.engine.conftest import NewRequest
 from tests.engine.watch import drafting, looking
-from tests.properties.grammars import satisfies
+from tests.properties.grammars import constraint, satisfies
 
 Prompts = dict[str, list[tuple[int, ...]]]
 EOS = 2
@@ -333,62 +330,6 @@ def test_offers_are_pruned_before_they_cost_rows(
     assert seen and set(seen) == {pruned}
 
 
-def settled(job: Compiling) -> LoraxSpecError | None:
-    deadline = time.monotonic() + 30
-    while not job.settled:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    return job.error
-
-
-def grammars(folder: Path, eos: frozenset[int] = frozenset({EOS})) -> Grammars:
-    return Grammars(folder, 4096, eos, torch.device("cpu"), lambda: None)
-
-
-def test_a_model_without_tokenizer_or_end_says_so(tmp_path: Path) -> None:
-    for each in (grammars(tmp_path), grammars(embedded.path() / "base", frozenset())):
-        job = each.compile(REGEX)
-        assert job is not None and isinstance(settled(job), Unimplemented)
-        assert "response_format" in str(job.error)
-        each.close()
-
-
-def test_a_grammar_is_compiled_once_and_none_for_free_text() -> None:
-    each = grammars(embedded.path() / "base")
-    first = each.compile(REGEX)
-    assert first is not None and settled(first) is None
-    assert each.compile(ResponseFormat("regex", REGEX.schema)) is first
-    assert each.compile(None) is None
-    assert each.compile(ResponseFormat("text")) is None
-    each.close()
-
-
-def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grammar too large is given up, one that waited behind it is tried again."""
-    monkeypatch.setattr(compiling, "PATIENCE", 0.1)
-    monkeypatch.setattr(compiling, "_THREADS", 1)
-    release = threading.Event()
-    original = formats.compile_format
-
-    def slowly(compiler: object, wanted: ResponseFormat) -> object:
-        if wanted.schema == "huge":
-            release.wait(30)
-        return original(compiler, wanted)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(formats, "compile_format", slowly)
-    each = grammars(embedded.path() / "base")
-    huge, behind = each.compile(ResponseFormat("regex", "huge")), each.compile(REGEX)
-    assert huge is not None and behind is not None
-    for job in (huge, behind):
-        error = settled(job)
-        assert isinstance(error, InvalidArgument) and "seconds" in error.message
-    release.set()
-    monkeypatch.setattr(compiling, "PATIENCE", 30.0)
-    retried = each.compile(REGEX)
-    assert retried is not None and retried is not behind and settled(retried) is None
-    each.close()
-
-
 def test_the_drafter_holds_nothing_of_ended_sequences(
     core: EngineCore, prompts: Prompts, new_request: NewRequest
 ) -> None:
@@ -396,3 +337,21 @@ def test_the_drafter_holds_nothing_of_ended_sequences(
     drafter = core._drafting._drafters["grammar"]
     assert isinstance(drafter, GrammarDrafter)
     assert drafter._tastes == {}
+
+
+def test_markup_is_no_text() -> None:
+    """Any characters at all are permitted here, but not as a token whose text is never shown."""
+    walker = constraint(ResponseFormat("regex", "[^z]+"))
+    choices = set(walker.choices())
+    assert len(choices) > 1000
+    assert choices.isdisjoint({0, 1, 2, 3})
+    assert not walker.follow(1) and not walker.follow(-1) and not walker.follow(4096)
+
+
+def test_a_character_may_come_in_pieces() -> None:
+    """Its first byte is chosen, the others are forced; they are no text by themselves."""
+    walker = constraint(ResponseFormat("choice", '["😀!"]'))
+    first = walker.vocabulary.letters["😀".encode()[:1]]
+    assert walker.follow(first)
+    assert walker.forced_text() == b""
+    assert walker.choices()

@@ -11,9 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorax_spec import embedded
+from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.lookahead import LookaheadDrafter
+from lorax_spec.engine.loading import load
 from lorax_spec.engine.request import Emitted, Finished, TokenRequest
 from lorax_spec.engine.sampling import Place, SamplingRule, choose
 from lorax_spec.engine.sequence import Sequence
@@ -23,7 +26,7 @@ from lorax_spec.speculation.tree import EMPTY, DraftTree
 from lorax_spec.speculation.verify import verify
 from lorax_spec.train.acceptance import loops
 from lorax_spec.types import Method, Speculation
-from tests.engine.conftest import NewRequest, load_core
+from tests.engine.conftest import NewRequest
 from tests.engine.drafting_loop import Model, Run, Step, check, run, sure_of
 from tests.engine.sequences import sequence
 
@@ -130,9 +133,10 @@ def _among_others(offer: Offer) -> DraftTree:
 def engine() -> Iterator[tuple[EngineCore, LookaheadDrafter]]:
     """One that drafts with lookahead only."""
     drafter = LookaheadDrafter()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lorax_spec.engine.core.line_up", lambda *_: [drafter])
-        core = load_core()
+    config = EngineConfig(
+        str(embedded.path() / "base"), dtype="float32", deterministic=True, max_total_tokens=512
+    )
+    core = EngineCore(load(config), lambda loaded, cost: [drafter])
     yield core, drafter
     core.check_integrity()
     core.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis.extra import numpy as arrays
 from lorax_spec.speculation.coupling import (
     UNCALIBRATED,
     HeadConstants,
+    Leaning,
     Part,
+    evidence,
     head_constants,
     ranked,
     worths,
@@ -140,3 +143,61 @@ def test_constants_are_read_by_name() -> None:
     assert second.sure == Part(1.6, 0.1, -1.0)
     with pytest.raises(KeyError):
         head_constants({"sharpness": [1.0]})
+
+
+def test_a_sequence_leans_to_the_part_that_was_right() -> None:
+    """After turns in which the noise decided nothing, the head's own first guess leads again."""
+    sure, free = Part(2.0, 0.0, -20.0), Part(1.0, 1.0, -20.0)
+    constants = HeadConstants(greedy=sure, free=free, sure=sure, share=0.5)
+    log_q = np.log(np.array([0.6, 0.3, 0.1]))
+    noise = np.array([-1.0, 2.5, 0.0])
+    assert ranked([0, 1, 2], log_q, noise, 0.8, constants, 1)[0][0] == 1
+    leaning = Leaning()
+    for _ in range(10):
+        leaning.update([evidence(log_q, noise, 0.8, constants, right=0)] * 2)
+    assert leaning.value > 2.0
+    assert ranked([0, 1, 2], log_q, noise, 0.8, constants, 1, leaning.value)[0][0] == 0
+    for _ in range(30):
+        leaning.update([evidence(log_q, noise, 0.8, constants, right=1)])
+    assert leaning.value < -2.0
+    before = leaning.value
+    leaning.update([])
+    assert leaning.value == before
+
+
+@given(log_probabilities, temperatures, heads, st.integers(0, 99), st.floats(-20.0, 20.0))
+def test_leaning_moves_between_the_two_parts(
+    log_q: Floats, temperature: float, constants: HeadConstants, seed: int, leaning: float
+) -> None:
+    noise = noise_for(log_q, seed)
+    worth = worths(log_q, noise, temperature, constants, leaning)
+    parts = [
+        worths(log_q, noise, temperature, replace(constants, share=share)) for share in (0.0, 1.0)
+    ]
+    assert (worth >= np.minimum(*parts) - 1e-12).all()
+    assert (worth <= np.maximum(*parts) + 1e-12).all()
+    for right in (None, len(log_q) - 1):
+        found = evidence(log_q, noise, temperature, constants, right)
+        assert -2.0 <= found <= 2.0
+
+
+def test_constants_of_many_heads_at_once_equal_each_alone() -> None:
+    generator = np.random.default_rng(4)
+    log_q, noise = generator.normal(-4, 2, (2, 3, 16)), generator.gumbel(size=(2, 3, 16))
+    other = HeadConstants(Part(1.4, 0.0, -4.0), Part(1.2, 0.7, -6.0), Part(1.1, 0.1, -2.0), 1.0)
+
+    def both(part: str) -> Part:
+        one, two = getattr(UNCALIBRATED, part), getattr(other, part)
+        numbers: list[Any] = [
+            np.array([getattr(one, name), getattr(two, name)])[:, None, None]
+            for name in ("sharpness", "noise", "none")
+        ]
+        return Part(*numbers)
+
+    share: Any = np.array([UNCALIBRATED.share, other.share])[:, None, None]
+    constants = HeadConstants(both("greedy"), both("free"), both("sure"), share)
+    for heard in (noise, None):
+        together = worths(log_q, heard, 0.5, constants, leaning=1.5)
+        for k, head in enumerate((UNCALIBRATED, other)):
+            alone = worths(log_q[k], None if heard is None else heard[k], 0.5, head, leaning=1.5)
+            np.testing.assert_allclose(together[k], alone, rtol=1e-12)

@@ -30,12 +30,18 @@ def paths(offer: Offer) -> list[tuple[int, ...]]:
     return found
 
 
-@given(st.lists(texts, min_size=1, max_size=5), st.integers(0, 63), st.integers(0, 20), texts)
+@given(
+    st.lists(texts, min_size=1, max_size=5),
+    st.integers(0, 63),
+    st.integers(0, 63),
+    st.just([]) | texts,
+)
 def test_offers_are_trees_of_what_stood_there(
     parts: list[list[int]], nodes: int, depth: int, reference: list[int]
 ) -> None:
     """Through a whole life: no depth or size is exceeded, siblings differ and are worth at most
-    one together, and where anything matches the draft has the size asked for."""
+    one together, where anything matches something is offered, and without a reference, which may
+    end, the draft has the size asked for."""
     lookup = PromptLookup(MatchAcceptance(), reference)
     text: list[int] = []
     for part in parts:
@@ -54,7 +60,8 @@ def test_offers_are_trees_of_what_stood_there(
             sums[parent] = sums.get(parent, 0.0) + probability
         assert all(total <= 1 + 1e-9 for total in sums.values())
         if nodes and depth >= nodes and text[-1] in text[:-1]:
-            assert len(best(offer, nodes)) == nodes
+            assert offer
+            assert reference or len(best(offer, nodes)) == nodes
 
 
 @given(st.lists(st.integers(0, 1000), unique=True, max_size=40), st.integers(1, 8))
@@ -159,18 +166,17 @@ def test_what_came_changes_how_likely_the_same_kind_of_match_is(right: bool) -> 
 def test_a_sequence_that_disappoints_is_trusted_less() -> None:
     """Beyond what its kind of match is worth for all."""
     acceptance = MatchAcceptance()
-    unlucky, other = PromptLookup(acceptance), PromptLookup(acceptance)
+    unlucky = PromptLookup(acceptance)
     text = [1, 2, 3]
     for number in range(10):
         text += [*range(100 * number + 20, 100 * number + 32), 1]
         unlucky.extend(text)
         unlucky.offer(3, 3)
-    fresh = [1, 2, *range(5000, 5020), 1]
-    other.extend(fresh)
-    unlucky.extend([*text, 7000, *fresh])
-    mine, others = unlucky.offer(1, 1), other.offer(1, 1)
-    assert mine.tokens[0] == others.tokens[0] == 2
-    assert mine.probabilities[0] < 0.8 * others.probabilities[0]
+    newcomer = PromptLookup(acceptance)
+    newcomer.extend(text)
+    mine, others = unlucky.offer(1, 1), newcomer.offer(1, 1)
+    assert mine.tokens == others.tokens
+    assert mine.probabilities[0] < 0.95 * others.probabilities[0]
 
 
 @given(st.lists(st.booleans(), max_size=300), st.integers(1, 12))

@@ -32,7 +32,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "router": "engine.request text wire types errors v1",
         "client": "wire types errors v1",
         "embedded": "",
-        "embedded.recipe": "embedded train",
+        "embedded.recipe": "embedded speculation train",
         "train": "embedded kernels speculation types errors",
         "bench": "engine speculation text train embedded types errors",
     }.items()

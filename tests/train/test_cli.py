@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sysconfig
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lorax_spec import embedded
+from lorax_spec.train import kinds
 from lorax_spec.train.base import load_base
 from lorax_spec.train.cli import app
 from lorax_spec.train.data import TokenStream, read_documents, split
@@ -73,12 +75,55 @@ def test_layouts_lora_and_joint_folders(tmp_path: Path) -> None:
     assert v1["0.1.weight"].shape == (4096, 256)
     assert json.loads((tmp_path / "v1" / "config.json").read_text())["version"] == "1"
     joint = {path.name for path in (tmp_path / "joint").iterdir()}
-    assert joint == {"config.json", WEIGHTS, "adapter_config.json", "adapter_model.safetensors"}
+    lora_files = {"adapter_config.json", "adapter_model.safetensors"}
+    assert joint == {"config.json", WEIGHTS, "calibration.json", *lora_files}
     # What was written can be started from.
     init = tmp_path / "joint"
     train(*common, "--output", tmp_path / "more", "--init-from", init, "--learning-rate", 0)
     again, before = (load_file(tmp_path / name / WEIGHTS) for name in ("more", "joint"))
     assert all(torch.equal(again[name], before[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_hydra_heads_start_from_medusa_s_and_are_calibrated(tmp_path: Path) -> None:
+    data, shipped = STDLIB / "json", embedded.path() / "adapters"
+    common = ["--data", data, "--steps", 2, *SMALL]
+    output = tmp_path / "hydra"
+    text = train(
+        *common, "--output", output, "--hydra", "--inner-size", 300, "--init-from",
+        shipped / "medusa", "--num-heads", 2, "--learning-rate", 0, "--soft-labels",
+    )  # fmt: skip
+    assert "calibration" in text
+    config = json.loads((output / "config.json").read_text())
+    assert (config["hydra_num_heads"], config["hydra_inner_size"]) == (2, 300)
+    base = load_base(None, None, dtype="float32")
+    stream = TokenStream.join(read_documents([data], base.tokenizer))
+    hydra, medusa = (
+        held_out_figures(base.model, kinds.load(folder, 256, 2), stream, windows=2)
+        for folder in (output, shipped / "medusa")
+    )
+    # Nothing was learned at rate 0; what differs is rounding.
+    assert hydra.loss == pytest.approx(medusa.loss, abs=0.02)
+    again = tmp_path / "again"
+    train(*common, "--output", again, "--hydra", "--init-from", output, "--num-heads", 3)
+    assert json.loads((again / "config.json").read_text())["hydra_inner_size"] == 300
+    assert len(json.loads((again / "calibration.json").read_text())["noise"]) == 3
+
+
+@pytest.mark.slow
+def test_heads_that_are_there_can_be_calibrated(tmp_path: Path) -> None:
+    folder = tmp_path / "medusa"
+    shutil.copytree(embedded.path() / "adapters" / "medusa", folder)
+    (folder / "calibration.json").unlink()
+    arguments = ["calibrate", "--adapter", folder, "--data", STDLIB / "json", "--prompts", 4]
+    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    content = json.loads((folder / "calibration.json").read_text())
+    assert [len(ranks) for ranks in content["accepted"]["sampled"]] == [10] * 4
+    nothing = ["calibrate", "--adapter", str(tmp_path), "--data", str(STDLIB / "json")]
+    result = CliRunner().invoke(app, nothing)
+    assert result.exit_code == 2
+    assert "holds neither" in result.output
 
 
 @pytest.mark.slow

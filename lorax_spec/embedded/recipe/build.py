@@ -32,7 +32,7 @@ STAGES = (
         f"figures-{name}": Stage(
             partial(figures.measure, name=name),
             partial(Build.figures, subject=name),
-            subject.heads,
+            tuple(f"calibrate-{heads}" for heads in subject.heads),
         )
         for name, subject in SUBJECTS.items()
     }

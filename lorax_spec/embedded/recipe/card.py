@@ -36,6 +36,7 @@ out. Use none of its output for anything but trying the engine.
 | `base/` | Llama, hidden 256, 6 layers, 8 query and 4 key/value heads of 32, 4,096 tokens |
 | `adapters/medusa` | 4 v2 heads, trained along with the base, then on the finished base |
 | `adapters/medusa-v1` | 3 v1 heads, each with an lm head of its own |
+| `adapters/hydra` | 4 Hydra heads, inner size 512: each also reads the tokens drafted before it |
 | `adapters/pirate` | LoRA, rank 8: a persona nobody can miss |
 | `adapters/pirate-medusa` | 3 v2 heads to pair with `pirate` by `medusa_adapter_id` |
 | `adapters/tests` | LoRA, rank 8: the domain of CPython's test suite |
@@ -53,7 +54,15 @@ Base and four heads together: cross entropy of the next token plus 0.3 · Σ 0.8
 (multi-token prediction: Gloeckle et al. 2024; Medusa-2: Cai et al. 2024). Muon for the matrices,
 AdamW for the rest, bfloat16 with float32 masters, 4,096 tokens a step, windows of 512 tokens, of
 1,024 from 60 % on, rate falling to zero over the second half. One CPU thread, no GPU.
-Heads: AdamW, the base frozen, 2e-3. LoRA: AdamW, alpha 16, all seven linears, 3e-3.
+Heads: AdamW, the base frozen, 2e-3; Hydra's start as the Medusa heads and learn the base's own
+distribution (Ankner et al. 2024). LoRA: AdamW, alpha 16, all seven linears, 3e-3.
+"""
+
+CALIBRATED = """\
+The same outputs, guesses ranked by the heads alone or by their `calibration.json` and, when
+sampling, the noise that will choose the token (`lorax_spec/speculation/coupling.py`). The
+constants were fitted to what the model made of other prompts, from held-out text.
+
 """
 
 NOTICE = """\
@@ -75,6 +84,7 @@ def write(build: Build, measured: dict[str, Any]) -> None:
         "## Recipe\n\n" + RECIPE + "\n" + _runs(build),
         "## Held-out text\n\n" + _held_out(measured["held_out"]),
         "## Accepted drafts per step\n\n" + _acceptance(measured["acceptance"]),
+        "## Calibrated guesses\n\n" + _calibrated(measured["acceptance"]),
         "## Tasks and styles\n\n" + _tasks(measured),
         "## Files\n\n" + _files(build),
     )
@@ -182,6 +192,22 @@ def _acceptance(figures: list[dict[str, Any]]) -> str:
     )
     columns = ("model", "heads", "workload", "temperature", *SHAPES, "outputs (loops)")
     return text + _table(columns, rows)
+
+
+def _calibrated(figures: list[dict[str, Any]]) -> str:
+    rows: list[Row] = [
+        (
+            row["model"],
+            row["heads"],
+            row["workload"],
+            row["temperature"],
+            *(f"{row['per_step'][shape]:.2f}" for shape in SHAPES),
+            *(f"{row['calibrated_per_step'][shape]:.2f}" for shape in SHAPES),
+        )
+        for row in figures
+    ]
+    shapes = [*SHAPES, *(f"{shape}, calibrated" for shape in SHAPES)]
+    return CALIBRATED + _table(("model", "heads", "workload", "temperature", *shapes), rows)
 
 
 def _tasks(measured: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from transformers import AutoTokenizer
 
 from lorax_spec.embedded.recipe.lora import sounds_pirate
 from lorax_spec.embedded.recipe.stages import Build
-from lorax_spec.train import kinds
+from lorax_spec.speculation.coupling import head_constants
+from lorax_spec.train import calibrate, kinds
 from lorax_spec.train.acceptance import acceptance, generate
 from lorax_spec.train.base import load_base
+from lorax_spec.train.coupled import Coupled
 from lorax_spec.train.data import TokenStream
 from lorax_spec.train.evaluate import held_out_figures
 
@@ -123,6 +126,10 @@ def _acceptance(build: Build, model: Any, subject: Subject, prompts: Prompts) ->
     heads = {
         name: kinds.load(build.adapter(name), model.config.hidden_size) for name in subject.heads
     }
+    constants = {
+        name: head_constants(json.loads((build.adapter(name) / calibrate.FILE).read_text()))
+        for name in heads
+    }
     rows = []
     for temperature in TEMPERATURES:
         for kind in subject.workloads:
@@ -130,7 +137,10 @@ def _acceptance(build: Build, model: Any, subject: Subject, prompts: Prompts) ->
             outputs = generate(model, asked, temperature=temperature, new_tokens=NEW_TOKENS)
             for name, module in heads.items():
                 row = {"heads": name, "workload": kind, "temperature": temperature}
-                rows.append(row | asdict(acceptance(model, module, outputs)))
+                row |= asdict(acceptance(model, module, outputs))
+                rank = partial(Coupled, temperature=temperature, constants=constants[name])
+                calibrated = acceptance(model, module, outputs, rank)
+                rows.append(row | {"calibrated_per_step": calibrated.per_step})
     return rows
 
 

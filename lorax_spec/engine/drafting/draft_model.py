@@ -16,15 +16,14 @@ import torch
 
 from lorax_spec.engine.batch import build_batch
 from lorax_spec.engine.blocks import BlockPool
+from lorax_spec.engine.drafting.coupled_scores import coupled_scores
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.eligible import DRAFT_MODEL
 from lorax_spec.engine.drafting.shadows import Shadow, Shadows
 from lorax_spec.engine.drafting.sharpness import Sharpness
 from lorax_spec.engine.model import LanguageModel
-from lorax_spec.engine.sampling import Place, process
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.engine.sequence import Sequence
-from lorax_spec.kernels.noise import gumbel
 from lorax_spec.speculation.offer import NOTHING, Offer
 from lorax_spec.speculation.tree import EMPTY, ROOT
 
@@ -134,7 +133,7 @@ class DraftModelDrafter:
         """One more level of guesses for every chain."""
         if not chains:
             return
-        scores = coupled_scores(logits, [chain.shadow.row for chain in chains])
+        scores = coupled_scores(logits, [chain.shadow for chain in chains])
         likely = (scores * self.sharpness.factor).softmax(-1)
         values, tokens = likely.topk(min(CANDIDATES, likely.shape[-1]))
         values = values.clamp(_UNLIKELIEST, 1.0)
@@ -147,32 +146,6 @@ class DraftModelDrafter:
             return bool(growing)
         gain = sum(chain.next_gain for chain in growing)
         return gain > self._price(len(growing)) * sum(chain.expected for chain in chains)
-
-
-def coupled_scores(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
-    """What decides about the token after each sequence of ``rows``, up to the model's own error.
-
-    Logits, under the request's bias and filters, plus temperature times the position's noise where
-    it samples; float32 [rows, vocabulary] from ``logits`` of that shape.  May be ``logits`` itself,
-    changed.
-    """
-    for index, row in enumerate(rows):
-        rule = row.rule
-        if rule.logit_bias or rule.top_k or min(rule.top_p, rule.typical_p) < 1.0 or rule.min_p:
-            processed = process(logits[index], Place(index, len(row.tokens), rule, None))
-            logits[index] = processed * (rule.temperature or 1.0)
-    noisy = [index for index, row in enumerate(rows) if not row.rule.greedy]
-    if noisy:
-        noise = gumbel(
-            [rows[index].rule.seed for index in noisy],
-            [len(rows[index].tokens) for index in noisy],
-            logits.shape[-1],
-            logits.device,
-        )
-        heat = torch.tensor([rows[index].rule.temperature for index in noisy])
-        noise *= heat.to(logits.device)[:, None]
-        logits.index_add_(0, torch.tensor(noisy, device=logits.device), noise)
-    return logits
 
 
 class _Chain:

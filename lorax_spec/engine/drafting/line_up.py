@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lorax_spec.engine.drafting.draft_model_loading import load_draft_model
 from lorax_spec.engine.drafting.drafter import Drafter
 from lorax_spec.engine.drafting.grammar import GrammarDrafter
@@ -11,6 +13,10 @@ from lorax_spec.engine.drafting.lookup import PromptLookupDrafter
 from lorax_spec.engine.drafting.medusa import MedusaDrafter
 from lorax_spec.engine.loading import Loaded
 from lorax_spec.speculation.cost import StepCost
+
+#: Makes an engine's drafters, from the cheapest to the dearest, from its model and the cost of
+#: its steps.
+LineUp = Callable[[Loaded, StepCost], list[Drafter]]
 
 
 def line_up(loaded: Loaded, cost: StepCost) -> list[Drafter]:

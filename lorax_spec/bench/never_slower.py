@@ -1,0 +1,131 @@
+"""Speculation on against off, over workloads and batch sizes: it pays, or it steps aside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from lorax_spec.bench.cells import AGAIN, OFF, Cell, Place, cell, runs_by_place, worth_timing
+from lorax_spec.bench.comparison import Runs, speedup
+from lorax_spec.bench.judging import FLOOR
+from lorax_spec.bench.pairs import Side, interleaved
+from lorax_spec.bench.plotting import save
+from lorax_spec.bench.report import Check, Report
+from lorax_spec.bench.settings import Settings
+from lorax_spec.bench.subject import Opened, Subject
+from lorax_spec.bench.tasks import KINDS, RANDOM, embedded_tasks
+from lorax_spec.bench.transformers_side import TransformersSide, load_reference
+from lorax_spec.bench.workload import Prompt
+
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_QUICK_KINDS, _QUICK_BATCHES = ("rename", RANDOM), (1, 8)
+#: Of each kind; what they are cut to, and to what from ``_LARGE`` requests at a time on.
+_PROMPTS, _TOKENS, _LARGE, _FEWER_TOKENS = 24, 56, 32, 32
+#: Seconds for a cell before it takes no further group.
+_SECONDS, _QUICK_SECONDS = 8.0, 1.0
+#: The most groups of a cell.
+_GROUPS = 12
+_ON = "auto"
+
+#: A memory-bound model: from this many tokens per forward on, so many times as fast.
+_MANY, _PAYS = 2.0, 1.6
+_THEIR_LENGTHS, _BY_THEIRS, _ASKED = (5, 10), 1.5, 8
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The best of transformers' own prompt lookup, one request at a time."""
+
+    length: int
+    runs: Runs
+
+
+def measure(
+    settings: Settings, subject: Subject | None = None, output: Path | None = None
+) -> Report:
+    subject = subject or Subject()
+    with subject.open() as opened:
+        cells = _cells(opened, settings)
+        rivals = None if subject.model_id is None else _rivals(opened, settings)
+    slower = [one for one in cells if one.ratio.is_slower]
+    checks = [
+        Check("cells where drafting is slower than 0.98 beyond the noise", len(slower), 0, "", True)
+    ]
+    for batch in dict.fromkeys(one.batch for one in cells):
+        mine = [one.ratio.judged.value for one in cells if one.batch == batch]
+        what = f"on by off, {batch} at a time, middle of the workloads"
+        checks.append(Check(what, median(mine), FLOOR, "x"))
+    if rivals is not None:
+        many = [one for one in cells if one.tokens_per_forward >= _MANY]
+        worst = min((one.ratio.judged.value for one in many), default=float("nan"))
+        checks.append(
+            Check(f"on by off, worst of {len(many)} cells of 2 tokens a forward", worst, _PAYS, "x")
+        )
+        found = speedup(rivals.runs, _ON, f"lookup {rivals.length}")
+        what = f"on by transformers' prompt lookup {rivals.length}, rename and edit"
+        checks.append(Check(what, found.value, _BY_THEIRS, "x"))
+    worst_cell = min(cells, key=lambda one: one.ratio.judged.value)
+    noisiest = max(cells, key=lambda one: one.ratio.noise)
+    notes = [
+        f"Lowest: {_named(worst_cell)} at {worst_cell.ratio.judged}; its null strays "
+        f"{worst_cell.ratio.noise:.3f} from 1. Noisiest: {_named(noisiest)}, "
+        f"{noisiest.ratio.noise:.3f}.",
+        f"Texts that drafting changed: {sum(one.differing for one in cells)} groups.",
+        "Ratios of seconds per token, decoding only; judged by processor time where the wall's "
+        "null is wider than 3 %.",
+    ]
+    rows = [one.row() for one in cells]
+    title = f"speculation on by off, {opened.core.info.dtype}, one thread"
+    if output is not None:
+        notes.append(save(output, "never-slower", cells, rows, title, notes))
+    return Report(title, rows, checks, notes, {"cells": cells})
+
+
+def _cells(opened: Opened, settings: Settings) -> list[Cell]:
+    kinds = _QUICK_KINDS if settings.quick else (*KINDS, RANDOM)
+    batches = _QUICK_BATCHES if settings.quick else _BATCHES
+    off = opened.side(OFF)
+    tasks = embedded_tasks(kinds, _PROMPTS, opened.tokenizer, _TOKENS, settings.seed)
+    tasks = {kind: worth_timing(off, prompts) for kind, prompts in tasks.items()}
+    places = [
+        Place(kind, batch, _cut(prompts, batch), settings.count(_GROUPS, 2))
+        for kind, prompts in tasks.items()
+        for batch in batches
+    ]
+    sides = {OFF: off, AGAIN: off, _ON: opened.side(_ON)}
+    seconds = _QUICK_SECONDS if settings.quick else _SECONDS
+    found = runs_by_place(opened.core, sides, places, seconds, settings.seed)
+    return [
+        cell(place, _ON, runs, place.prompts[0].temperature or 0.0)
+        for place, runs in settings.track(found, len(places), "on by off")
+    ]
+
+
+def _cut(prompts: Sequence[Prompt], batch: int) -> list[Prompt]:
+    most = _TOKENS if batch < _LARGE else _FEWER_TOKENS
+    return [replace(prompt, new_tokens=most) for prompt in prompts]
+
+
+def _rivals(opened: Opened, settings: Settings) -> Rivals:
+    info = opened.core.info
+    model = load_reference(info.model_path, getattr(torch, info.dtype.removeprefix("torch.")))
+    tasks = embedded_tasks(("rename", "edit"), _ASKED, opened.tokenizer, _TOKENS, settings.seed)
+    asked = [
+        prompt for prompts in tasks.values() for prompt in worth_timing(opened.side(OFF), prompts)
+    ]
+    asked = asked[: settings.count(_ASKED, 2)]
+    sides: dict[str, Side[list[Prompt]]] = {_ON: opened.side(_ON)}
+    sides |= {f"lookup {length}": TransformersSide(model, length) for length in _THEIR_LENGTHS}
+    pairs = interleaved(sides, [[prompt] for prompt in asked], settings.seed)
+    runs = list(settings.track(pairs, len(asked), "beside transformers"))
+    # The length at which transformers is fastest is the one that leads least.
+    best = min(_THEIR_LENGTHS, key=lambda length: speedup(runs, _ON, f"lookup {length}").value)
+    return Rivals(best, runs)
+
+
+def _named(one: Cell) -> str:
+    return f"{one.workload}, {one.batch} at a time"
