@@ -79,7 +79,26 @@ class Cell:
     counts: DrafterCounts
     differing: int
 
+    def brief(self) -> dict[str, Value]:
+        """A row that fits a terminal; ``null`` is how far from 1 off by itself goes."""
+        counts, ratio = self.counts, self.ratio
+        return {
+            "workload": self.workload,
+            "drafter": self.drafter,
+            "batch": self.batch,
+            "T": self.temperature,
+            "by off": ratio.judged,
+            "clock": ratio.clock.value,
+            "wall": ratio.wall.value,
+            "cpu": ratio.cpu.value,
+            "null": ratio.noise,
+            "per fw": self.tokens_per_forward,
+            "accepted": counts.accepted_tokens / max(1, counts.drafted_tokens),
+            "by depth": by_depth(counts, 3),
+        }
+
     def row(self) -> dict[str, Value]:
+        """Everything."""
         counts, ratio = self.counts, self.ratio
         return {
             "workload": self.workload,
@@ -99,7 +118,7 @@ class Cell:
         }
 
 
-def by_depth(counts: DrafterCounts, deepest: int = 6) -> str:
+def by_depth(counts: DrafterCounts, deepest: int = 8) -> str:
     """Accepted by drafted nodes 1, 2, ... tokens ahead."""
     pairs = zip(counts.accepted_by_depth, counts.drafted_by_depth, strict=True)
     return " ".join(f"{right / most:.2f}" for right, most in list(pairs)[:deepest] if most) or "-"

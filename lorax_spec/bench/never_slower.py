@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 
 import torch
 
@@ -16,24 +16,26 @@ from lorax_spec.bench.pairs import Side, interleaved
 from lorax_spec.bench.plotting import save
 from lorax_spec.bench.report import Check, Report
 from lorax_spec.bench.settings import Settings
-from lorax_spec.bench.subject import Opened, Subject
+from lorax_spec.bench.subject import EMBEDDED, Opened, Subject
 from lorax_spec.bench.tasks import KINDS, RANDOM, embedded_tasks
 from lorax_spec.bench.transformers_side import TransformersSide, load_reference
 from lorax_spec.bench.workload import Prompt
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _QUICK_KINDS, _QUICK_BATCHES = ("rename", RANDOM), (1, 8)
-#: Of each kind; what they are cut to, and to what from ``_LARGE`` requests at a time on.
-_PROMPTS, _TOKENS, _LARGE, _FEWER_TOKENS = 24, 56, 32, 32
+#: Prompts of each kind; requests at a time that are many.
+_PROMPTS, _LARGE = 24, 32
+#: (tokens, tokens of many at a time) of the embedded model, and of a larger one.
+_TOKENS, _TOKENS_OF_LARGER = (56, 32), (40, 24)
 #: Seconds for a cell before it takes no further group.
-_SECONDS, _QUICK_SECONDS = 8.0, 1.0
+_SECONDS, _QUICK_SECONDS = 7.0, 1.0
 #: The most groups of a cell.
 _GROUPS = 12
 _ON = "auto"
 
 #: A memory-bound model: from this many tokens per forward on, so many times as fast.
 _MANY, _PAYS = 2.0, 1.6
-_THEIR_LENGTHS, _BY_THEIRS, _ASKED = (5, 10), 1.5, 8
+_THEIR_LENGTHS, _BY_THEIRS, _ASKED, _LONG = (5, 10), 1.5, 8, 160
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,24 @@ class Rivals:
 
 
 def measure(
-    settings: Settings, subject: Subject | None = None, output: Path | None = None
+    settings: Settings,
+    subject: Subject = EMBEDDED,
+    batches: Sequence[int] = (),
+    output: Path | None = None,
 ) -> Report:
-    subject = subject or Subject()
+    """``batches``: others than the usual ones."""
+    larger = subject.model_id is not None
     with subject.open() as opened:
-        cells = _cells(opened, settings)
-        rivals = None if subject.model_id is None else _rivals(opened, settings)
+        cells = _cells(opened, settings, batches, _TOKENS_OF_LARGER if larger else _TOKENS)
+        rivals = _rivals(opened, settings) if larger else None
     slower = [one for one in cells if one.ratio.is_slower]
     checks = [
         Check("cells where drafting is slower than 0.98 beyond the noise", len(slower), 0, "", True)
     ]
-    for batch in dict.fromkeys(one.batch for one in cells):
-        mine = [one.ratio.judged.value for one in cells if one.batch == batch]
-        what = f"on by off, {batch} at a time, middle of the workloads"
-        checks.append(Check(what, median(mine), FLOOR, "x"))
+    for workload in dict.fromkeys(one.workload for one in cells):
+        mine = [one.ratio.judged.value for one in cells if one.workload == workload]
+        what = f"on by off, {workload}, mean of the batch sizes"
+        checks.append(Check(what, geometric_mean(mine), FLOOR, "x"))
     if rivals is not None:
         many = [one for one in cells if one.tokens_per_forward >= _MANY]
         worst = min((one.ratio.judged.value for one in many), default=float("nan"))
@@ -73,26 +79,35 @@ def measure(
     notes = [
         f"Lowest: {_named(worst_cell)} at {worst_cell.ratio.judged}; its null strays "
         f"{worst_cell.ratio.noise:.3f} from 1. Noisiest: {_named(noisiest)}, "
-        f"{noisiest.ratio.noise:.3f}.",
+        f"{noisiest.ratio.noise:.3f}; in the middle "
+        f"{median(one.ratio.noise for one in cells):.3f}.",
         f"Texts that drafting changed: {sum(one.differing for one in cells)} groups.",
         "Ratios of seconds per token, decoding only; judged by processor time where the wall's "
         "null is wider than 3 %.",
     ]
-    rows = [one.row() for one in cells]
+    rows = [one.brief() for one in cells]
     title = f"speculation on by off, {opened.core.info.dtype}, one thread"
     if output is not None:
-        notes.append(save(output, "never-slower", cells, rows, title, notes))
+        notes.append(save(output, "never-slower", cells, title, notes))
     return Report(title, rows, checks, notes, {"cells": cells})
 
 
-def _cells(opened: Opened, settings: Settings) -> list[Cell]:
+def _cells(
+    opened: Opened, settings: Settings, batches: Sequence[int], tokens: tuple[int, int]
+) -> list[Cell]:
     kinds = _QUICK_KINDS if settings.quick else (*KINDS, RANDOM)
-    batches = _QUICK_BATCHES if settings.quick else _BATCHES
+    batches = batches or (_QUICK_BATCHES if settings.quick else _BATCHES)
+    usual, fewer = tokens
     off = opened.side(OFF)
-    tasks = embedded_tasks(kinds, _PROMPTS, opened.tokenizer, _TOKENS, settings.seed)
+    tasks = embedded_tasks(kinds, _PROMPTS, opened.tokenizer, usual, settings.seed)
     tasks = {kind: worth_timing(off, prompts) for kind, prompts in tasks.items()}
     places = [
-        Place(kind, batch, _cut(prompts, batch), settings.count(_GROUPS, 2))
+        Place(
+            kind,
+            batch,
+            _cut(prompts, usual if batch < _LARGE else fewer),
+            settings.count(_GROUPS, 2),
+        )
         for kind, prompts in tasks.items()
         for batch in batches
     ]
@@ -105,15 +120,14 @@ def _cells(opened: Opened, settings: Settings) -> list[Cell]:
     ]
 
 
-def _cut(prompts: Sequence[Prompt], batch: int) -> list[Prompt]:
-    most = _TOKENS if batch < _LARGE else _FEWER_TOKENS
-    return [replace(prompt, new_tokens=most) for prompt in prompts]
+def _cut(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
+    return [replace(prompt, new_tokens=tokens) for prompt in prompts]
 
 
 def _rivals(opened: Opened, settings: Settings) -> Rivals:
     info = opened.core.info
     model = load_reference(info.model_path, getattr(torch, info.dtype.removeprefix("torch.")))
-    tasks = embedded_tasks(("rename", "edit"), _ASKED, opened.tokenizer, _TOKENS, settings.seed)
+    tasks = embedded_tasks(("rename", "edit"), _ASKED, opened.tokenizer, _LONG, settings.seed)
     asked = [
         prompt for prompts in tasks.values() for prompt in worth_timing(opened.side(OFF), prompts)
     ]

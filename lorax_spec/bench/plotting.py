@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorax_spec.bench.cells import Cell
-from lorax_spec.bench.report import Value
 
 
 def save(
     folder: Path,
     name: str,
     cells: Sequence[Cell],
-    rows: Sequence[Mapping[str, Value]],
     title: str,
     notes: Sequence[str] = (),
 ) -> str:
@@ -26,5 +24,5 @@ def save(
         "ratios": plots.ratios(cells, title),
         "tokens": plots.tokens(cells, "tokens per forward pass"),
     }
-    written = plots.write(folder, name, figures, rows, title, notes)
+    written = plots.write(folder, name, figures, [one.row() for one in cells], title, notes)
     return f"Written: {', '.join(map(str, written))}."

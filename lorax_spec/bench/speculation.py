@@ -66,16 +66,16 @@ def measure(settings: Settings, plan: Plan | None = None) -> Report:
         exact = "deterministic" if opened.core.info.deterministic else "not deterministic"
         missing = sorted({*plan.drafters} - {OFF, *drafters})
     notes = [
-        "Speeds by off, decoding only, median of the pairs; null: off by itself.  By depth: "
-        "accepted of the nodes drafted 1, 2, ... tokens ahead.",
+        "Speeds by off, decoding only, median of the pairs; null: off by itself.  Per fw: tokens "
+        "per forward pass; by depth: accepted of the nodes drafted 1, 2, ... tokens ahead.",
         f"{exact}; groups whose texts drafting changed: {sum(one.differing for one in cells)}.",
     ]
     if missing:
         notes.append(f"Not at hand with this model: {', '.join(missing)}.")
-    rows = [one.row() for one in cells]
+    rows = [one.brief() for one in cells]
     title = f"drafters by off, {opened.core.info.dtype}, one thread"
     if plan.output is not None and cells:
-        notes.append(save(plan.output, "speculation", cells, rows, title, notes))
+        notes.append(save(plan.output, "speculation", cells, title, notes))
     return Report(title, rows, (), notes, {"cells": cells})
 
 

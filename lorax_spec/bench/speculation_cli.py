@@ -34,6 +34,9 @@ Output = Annotated[Path | None, typer.Option(help="Folder for plots: PNG, and on
 
 
 def never_slower(
+    batches: Annotated[
+        str, typer.Option(help="Requests at a time, by commas; default: 1,2,4,8,16,32,64.")
+    ] = "",
     model_id: ModelId = None,
     adapter_root: AdapterRoot = None,
     dtype: Computed = Dtype.FLOAT32,
@@ -56,7 +59,11 @@ def never_slower(
         from lorax_spec.bench.subject import Subject
 
         subject = Subject(model_id, adapter_root, dtype.value)
-        options = {"subject": subject, "output": output}
+        options = {
+            "subject": subject,
+            "batches": listed("batches", batches, int),
+            "output": output,
+        }
         run(("never_slower",), quick, samples, seed, json, options)
 
     _or_say_why(start)

@@ -176,7 +176,9 @@ class EngineCore:
         if not self._model.took_longer:
             count, contexts = rows_and_paths(plan)
             cost = self._drafting.cost
-            cost.note(count, cost.paths(contexts), self._clock() - began)
+            tokens = sum(len(walk.choices) for walk in walks)
+            seconds, plain = self._clock() - began, count == len(walks)
+            cost.note(count, tokens, cost.paths(contexts), seconds, plain=plain)
         if drafting:
             self._drafting.draft(drafting, self._scheduler.prompt_rows())
         return events

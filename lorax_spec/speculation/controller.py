@@ -18,6 +18,8 @@ from lorax_spec.speculation.tree import MAX_NODES
 
 #: Guesses less likely than this never pay, and are not looked at.
 _UNLIKELY = 0.01
+#: How much faster a draft must promise to be than none: both are estimates.
+_WORTH_IT = 1.02
 #: Sizes at which the price of a row is looked up.
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 
@@ -45,9 +47,15 @@ def price(base: Base, cost: StepCost) -> float:
 
     1 or more says that no draft can pay.
     """
-    alone = cost.seconds(base.rows)
-    slope = min((cost.seconds(base.rows + n) - alone) / n for n in _SIZES)
-    return max(0.0, slope) * base.tokens / (alone + base.paths)
+    alone = cost.forward(base.rows)
+    slope = min((cost.forward(base.rows + n) - alone) / n for n in _SIZES)
+    return max(0.0, slope) / seconds_per_token(base, cost)
+
+
+def seconds_per_token(base: Base, cost: StepCost) -> float:
+    """What it is worth to get one token more out of the next step: the time it would take by
+    itself, less what a token costs in any case."""
+    return (cost.forward(base.rows) + base.paths) / base.tokens
 
 
 def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[int]]:
@@ -60,8 +68,8 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[in
                     candidates.append((-reach, index, node))
     # A parent is never less likely than its child and comes before it, so no prefix parts them.
     candidates.sort()
-    seconds = cost.seconds(base.rows) + base.paths
-    best, best_rate, best_tokens = 0, base.tokens / seconds, base.tokens
+    seconds = cost.seconds(base.rows, base.tokens) + base.paths
+    best, best_rate, best_tokens = 0, _WORTH_IT * base.tokens / seconds, base.tokens
     tokens, rows, branching = base.tokens, base.rows, base.paths
     paths = [cost.path(wish.context) for wish in wishes]
     grown: set[tuple[int, int]] = set()
@@ -78,7 +86,7 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[in
         counts[index] += 1
         tokens -= negative
         rows += 1
-        rate = tokens / (cost.seconds(rows) + branching)
+        rate = tokens / (cost.seconds(rows, tokens) + branching)
         if rate > best_rate:
             best, best_rate, best_tokens = len(taken), rate, tokens
     nodes: list[list[int]] = [[] for _ in wishes]
@@ -88,7 +96,8 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[in
     for index, wish in enumerate(wishes):
         if wish.offer.whole and (gain := sum(wish.offer.reach())) > 0.0:
             size = len(wish.offer)
-            rate = (best_tokens + gain) / (cost.seconds(rows + size) + branching)
+            seconds = cost.seconds(rows + size, best_tokens + gain) + branching
+            rate = (best_tokens + gain) / seconds
             if rate > best_rate:
                 nodes[index] = list(range(size))
                 rows, best_rate, best_tokens = rows + size, rate, best_tokens + gain

@@ -5,19 +5,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
-#: Shares of an error that every row count and the very row count learn from one step.
-_OVERALL, _LOCAL = 0.02, 0.08
+#: Share of its error that a step corrects, at least; the first steps of a kind correct more.
+_LEARNED = 0.06
+#: Share of what was learned of a row count that every step forgets: a bad experience is tried anew.
+_FORGOTTEN = 0.004
 #: The most one step may claim to be off by: the machine may have been busy elsewhere.
 _BELIEVED = 0.3
 
 
 class StepCost:
-    """Seconds of a step by its rows.
+    """Seconds of a step by its rows and by the tokens that come of it::
 
-    ``measured`` maps row counts to seconds, for rows of one sequence with ``context`` tokens before
-    them; between the counts the cost is interpolated, beyond them the last slope goes on.  A path
-    is a run of rows that reads a context: every sequence has one, and every further leaf of its
-    draft makes another.  Each costs ``branch + key * context`` seconds.
+        t = forward(rows) + paths + step + token * tokens
+
+    ``measured`` maps row counts to a forward's seconds, for rows of one sequence with ``context``
+    tokens before them; between the counts it is interpolated, beyond them the last slope goes on.
+    A path is a run of rows that reads a context: every sequence has one, and every further leaf of
+    its draft makes another.  Each costs ``branch + key * context`` seconds.
+
+    Steps without drafts teach what a step and its tokens cost beside the forward: sampling and
+    bookkeeping, which are paid with drafts or without (by the normalised least-mean-squares rule
+    of Widrow and Hoff).  Steps with drafts, or prompts, teach what so many rows cost.  So what
+    a draft seems to cost is always a difference between steps that were seen.
     """
 
     def __init__(
@@ -28,17 +37,21 @@ class StepCost:
         context: int = 0,
     ) -> None:
         self._rows = sorted(measured)
-        self._seconds = [measured[rows] for rows in self._rows]
+        self._first = [measured[rows] for rows in self._rows]
+        self._seconds = list(self._first)
         self._branch, self._key = branch, key
         self._measured_path = branch + key * context
-        self._overall = 0.0
-        self._local = [0.0] * len(self._rows)
+        self._seen = [0.0] * len(self._rows)
+        self._seen_plain = 0
+        self._step, self._token = 0.0, 0.0
 
-    def seconds(self, rows: int) -> float:
-        """Of a step of ``rows`` rows on one path."""
-        left, right, share = self._between(rows)
-        first, last = (self._seconds[i] + self._local[i] for i in (left, right))
-        return max(first + share * (last - first) + self._overall, 1e-6)
+    def seconds(self, rows: int, tokens: float = 0.0) -> float:
+        """Of a step of ``rows`` rows on one path that gives ``tokens`` tokens."""
+        return max(self.forward(rows) + self._token * tokens, 1e-6)
+
+    def forward(self, rows: int) -> float:
+        """The part of ``seconds`` that tokens have no share in."""
+        return max(self._measured(rows) + self._step, 1e-6)
 
     def path(self, context: int) -> float:
         """Seconds of one more path over ``context`` tokens."""
@@ -48,16 +61,31 @@ class StepCost:
         """What paths over these contexts cost beyond the one that was measured."""
         return max(0.0, sum(map(self.path, contexts)) - self._measured_path)
 
-    def note(self, rows: int, paths: float, seconds: float) -> None:
-        """Learn from a step of ``rows`` rows, whose ``paths`` cost so many of its seconds."""
-        expected = self.seconds(rows) + paths
+    def note(self, rows: int, tokens: int, paths: float, seconds: float, *, plain: bool) -> None:
+        """Learn from a step of ``rows`` rows and ``tokens`` tokens, whose ``paths`` cost so many
+        of its seconds.  ``plain``: without drafts and prompts."""
+        expected = self.seconds(rows, tokens) + paths
         bound = _BELIEVED * expected
         error = max(-bound, min(bound, seconds - expected))
-        self._overall += _OVERALL * error
-        left, right, share = self._between(rows)
-        share = min(1.0, share)
-        self._local[left] += _LOCAL * (1.0 - share) * error
-        self._local[right] += _LOCAL * share * error
+        for index, first in enumerate(self._first):
+            self._seconds[index] += _FORGOTTEN * (first - self._seconds[index])
+        if plain:
+            share = _rate(self._seen_plain) * error / (1 + tokens * tokens)
+            self._seen_plain += 1
+            self._step += share
+            self._token = max(0.0, self._token + share * tokens)
+            return
+        if rows > self._rows[-1]:
+            return  # long prompts: what they cost says little of a few rows more
+        left, right, between = self._between(rows)
+        for index, weight in ((left, 1.0 - between), (right, between)):
+            self._seconds[index] += weight * _rate(self._seen[index]) * error
+            self._seen[index] += weight
+
+    def _measured(self, rows: int) -> float:
+        """Interpolated."""
+        left, right, between = self._between(rows)
+        return self._seconds[left] + between * (self._seconds[right] - self._seconds[left])
 
     def _between(self, rows: int) -> tuple[int, int, float]:
         """Two measured places, and how far between them ``rows`` lies (beyond them: over 1)."""
@@ -67,3 +95,7 @@ class StepCost:
         left = right - 1
         span = self._rows[right] - self._rows[left]
         return left, right, max(0.0, (rows - self._rows[left]) / span)
+
+
+def _rate(seen: float) -> float:
+    return max(_LEARNED, 1.0 / (4.0 + seen))

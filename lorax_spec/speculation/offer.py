@@ -55,16 +55,15 @@ def chain_offer(tokens: Sequence[int], probabilities: Sequence[float], drafter: 
 def merge(offers: Sequence[Offer]) -> Offer:
     """All guesses in one tree, shared prefixes once.
 
-    Guesses of the same token by several drafters count as independent evidence,
-    ``1 - (1 - p)(1 - q)``; the surest of them is named as who guessed it.  Siblings worth more
-    than SUREST together are scaled down to it.
+    Where several drafters guess the same token, the surest of them is believed, and named as who
+    guessed it: what they know is mostly the same, so that they agree says little more.  Siblings
+    worth more than SUREST together are scaled down to it.
     """
     offers = [offer for offer in offers if len(offer)]
     if len(offers) < 2:
         return offers[0] if offers else NOTHING
     tokens: list[int] = []
     parents: list[int] = []
-    doubts: list[float] = []
     surest: list[tuple[float, str]] = []
     known: dict[tuple[int, int], int] = {}
     for offer in offers:
@@ -78,21 +77,19 @@ def merge(offers: Sequence[Offer]) -> Offer:
                 node = known[place] = len(tokens)
                 tokens.append(token)
                 parents.append(place[0])
-                doubts.append(1.0 - probability)
                 surest.append((probability, drafter))
             else:
-                doubts[node] *= 1.0 - probability
                 surest[node] = max(surest[node], (probability, drafter))
             places.append(node)
     sums: dict[int, float] = {}
-    for parent, doubt in zip(parents, doubts, strict=True):
-        sums[parent] = sums.get(parent, 0.0) + 1.0 - doubt
+    for parent, (probability, _) in zip(parents, surest, strict=True):
+        sums[parent] = sums.get(parent, 0.0) + probability
     return Offer(
         tuple(tokens),
         tuple(parents),
         tuple(
-            (1.0 - doubt) * min(1.0, SUREST / sums[parent])
-            for parent, doubt in zip(parents, doubts, strict=True)
+            probability * min(1.0, SUREST / sums[parent])
+            for parent, (probability, _) in zip(parents, surest, strict=True)
         ),
         tuple(drafter for _, drafter in surest),
     )

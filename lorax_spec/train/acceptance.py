@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from lorax_spec.kernels.noise import gumbel
-from lorax_spec.train.loop import Heads, embeddings, last_hidden
+from lorax_spec.train.loop import Guesser, embeddings, last_hidden
 
 #: Candidates per head that a tree chooses from.
 WIDTH = 8
@@ -125,7 +125,7 @@ class _NoisyScores:
 
 @torch.no_grad()
 def drafts(
-    model: Any, heads: Heads, output: Output, nodes: int, rank: Ranking = plainly
+    model: Any, heads: Guesser, output: Output, nodes: int, rank: Ranking = plainly
 ) -> list[Paths]:
     """What the heads would draft at every place of an output, [places]; at place i the base gives
     token i, and the draft is for the tokens after it.
@@ -206,7 +206,7 @@ def worthwhile(outputs: Sequence[Output]) -> tuple[list[Output], int]:
 
 def acceptance(
     model: Any,
-    heads: Heads,
+    heads: Guesser,
     outputs: Sequence[Output],
     rank: Callable[[Output], Ranking] = lambda output: plainly,
 ) -> Acceptance:

@@ -7,7 +7,7 @@ formula), by maximum likelihood; and how often the guess of each rank came true.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from lorax_spec.kernels.noise import gumbel
 from lorax_spec.speculation.coupling import FITTED_TEMPERATURE, LOOKED_AT
 from lorax_spec.train.acceptance import Output, generate, worthwhile
-from lorax_spec.train.loop import Heads, embeddings, following, last_hidden
+from lorax_spec.train.loop import Guesser, embeddings, following, last_hidden
 
 FILE = "calibration.json"
 RANKS = 10
@@ -46,16 +46,29 @@ class Judged:
     right: torch.Tensor
 
 
+def own_outputs(
+    model: Any, prompts: Sequence[list[int]], seed: int, new_tokens: int = NEW_TOKENS
+) -> dict[float, list[Output]]:
+    """What the model makes of ``prompts``, greedy and at the temperature that is fitted."""
+    return {
+        temperature: generate(
+            model, prompts, temperature=temperature, new_tokens=new_tokens, seed=seed
+        )
+        for temperature in (0.0, FITTED_TEMPERATURE)
+    }
+
+
 def calibration(
-    model: Any, heads: Heads, prompts: Sequence[list[int]], seed: int = 0
+    model: Any, heads: Guesser, outputs: Mapping[float, Sequence[Output]]
 ) -> tuple[dict[str, Any], list[Losses]]:
-    """(the content of ``calibration.json``, for each head the log-losses in nats of its sampled
-    guesses: ``raw`` by log q alone, ``plain`` the best softmax of it, ``coupled`` as fitted).
+    """From the model's own outputs by temperature: (the content of ``calibration.json``, for each
+    head the log-losses in nats of its sampled guesses: ``raw`` by log q alone, ``plain`` the best
+    softmax of it, ``coupled`` as fitted).
 
     Outputs that loop or are short are left out; without any the fit is its starting point.
     """
-    hot = _judged(model, heads, prompts, FITTED_TEMPERATURE, seed)
-    cold = _judged(model, heads, prompts, 0.0, seed)
+    hot = _judged(model, heads, outputs[FITTED_TEMPERATURE], FITTED_TEMPERATURE)
+    cold = _judged(model, heads, outputs[0.0], 0.0)
     accepted: dict[str, list[list[float]]] = {"greedy": [], "sampled": []}
     fits: list[torch.Tensor] = []
     greedy_fits: list[torch.Tensor] = []
@@ -149,13 +162,11 @@ def _accepted(formula: Formula, guesses: Judged, constants: torch.Tensor) -> lis
 
 
 def _judged(
-    model: Any, heads: Heads, prompts: Sequence[list[int]], temperature: float, seed: int
+    model: Any, heads: Guesser, outputs: Sequence[Output], temperature: float
 ) -> list[Judged]:
-    """Every head's guesses along the model's own worthwhile outputs."""
-    outputs, _ = worthwhile(
-        generate(model, prompts, temperature=temperature, new_tokens=NEW_TOKENS, seed=seed)
-    )
-    found = [judge(model, heads, output, temperature) for output in outputs]
+    """Every head's guesses along the worthwhile outputs."""
+    good, _ = worthwhile(outputs)
+    found = [judge(model, heads, output, temperature) for output in good]
     count = min(LOOKED_AT, model.get_output_embeddings().weight.shape[0])
     nothing = torch.zeros(0, count, dtype=torch.float64)
     empty = Judged(nothing, nothing, torch.zeros(0, dtype=torch.int64))
@@ -170,7 +181,7 @@ def _judged(
 
 
 @torch.no_grad()
-def judge(model: Any, heads: Heads, output: Output, temperature: float) -> list[Judged]:
+def judge(model: Any, heads: Guesser, output: Output, temperature: float) -> list[Judged]:
     """Every head's guesses along one output, the tokens in between being the true ones."""
     tokens = torch.tensor([output.prompt + output.tokens], device=model.device)
     hidden = last_hidden(model, tokens[:, :-1])[0, len(output.prompt) - 1 :]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lorax_spec.train.data import IGNORED, TokenStream
-from lorax_spec.train.loop import Heads, embeddings, following, last_hidden, shifted
+from lorax_spec.train.loop import Guesser, embeddings, following, last_hidden, shifted
 
 TOP = 10
 
@@ -29,7 +29,7 @@ class HeldOut:
 @torch.no_grad()
 def held_out_figures(
     model: Any,
-    heads: Heads,
+    heads: Guesser,
     stream: TokenStream,
     *,
     windows: int = 32,

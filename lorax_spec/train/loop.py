@@ -21,18 +21,12 @@ HEAD_DECAY = 0.8
 HOLD_SHARE = 0.4
 
 
-class Heads(Protocol):
-    """What the loop trains: MedusaHeads, or HydraHeads, which read the tokens in between."""
+class Guesser(Protocol):
+    """Heads that guess: MedusaHeads, or HydraHeads, which read the tokens in between."""
 
     reads_tokens: bool
 
     def __len__(self) -> int: ...
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
     def logits(
         self,
@@ -44,6 +38,16 @@ class Heads(Protocol):
         """Logits [n, vocab] of one head from last hidden states [n, hidden] and the embeddings
         [n, >= head + 1, hidden] of the tokens that follow, where these heads read them."""
         ...
+
+
+class Heads(Guesser, Protocol):
+    """Heads that learn."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)

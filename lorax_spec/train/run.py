@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.train import calibrate, kinds, report
-from lorax_spec.train.acceptance import acceptance, generate
+from lorax_spec.train.acceptance import Output, acceptance
 from lorax_spec.train.base import Base, load_base
 from lorax_spec.train.data import Document, TokenStream, prompts, read_documents, split
 from lorax_spec.train.distill import continuations
@@ -24,7 +24,6 @@ from lorax_spec.train.loop import HeadTrainer, Plan, train
 
 EVALUATION_PROMPTS = 16
 EVALUATION_PROMPT_LENGTH = 128
-EVALUATION_TOKENS = 96
 LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -115,8 +114,11 @@ def run(options: Options, console: Console) -> None:
     evaluate()
     starts = prompts(held_out, EVALUATION_PROMPTS, EVALUATION_PROMPT_LENGTH)
     if starts:
-        _report_acceptance(base, heads, starts, options.plan.seed, console)
-        _write_calibration(base, heads, starts, options.plan.seed, options.output, console)
+        outputs = calibrate.own_outputs(base.model, starts, options.plan.seed)
+        for temperature, some in outputs.items():
+            found = acceptance(base.model, heads, some)
+            console.print(report.acceptance_table(found, temperature))
+        _write_calibration(base, heads, outputs, options.output, console)
     console.print(f"wrote {options.output}")
 
 
@@ -180,17 +182,6 @@ def _write(heads: AnyHeads, base: Base, options: Options) -> None:
             shutil.copy(options.lora / name, options.output / name)
 
 
-def _report_acceptance(
-    base: Base, heads: AnyHeads, starts: list[list[int]], seed: int, console: Console
-) -> None:
-    for temperature in (0.0, 0.8):
-        outputs = generate(
-            base.model, starts, temperature=temperature, new_tokens=EVALUATION_TOKENS, seed=seed
-        )
-        found = acceptance(base.model, heads, outputs)
-        console.print(report.acceptance_table(found, temperature))
-
-
 def calibrate_folder(
     adapter: Path,
     data: tuple[Path, ...],
@@ -214,20 +205,19 @@ def calibrate_folder(
     starts = prompts(documents, count, EVALUATION_PROMPT_LENGTH)
     if not starts:
         raise InvalidArgument("no document is long enough to prompt the model", field="data")
-    _write_calibration(base, heads, starts, seed, adapter, console)
+    outputs = calibrate.own_outputs(base.model, starts, seed)
+    _write_calibration(base, heads, outputs, adapter, console)
     console.print(f"wrote {adapter / calibrate.FILE}")
 
 
 def _write_calibration(
     base: Base,
     heads: AnyHeads,
-    starts: list[list[int]],
-    seed: int,
+    outputs: dict[float, list[Output]],
     folder: Path,
     console: Console,
 ) -> None:
-    """Calibrate heads on what the model makes of the prompts ``starts``, into their folder."""
-    content, losses = calibrate.calibration(base.model, heads, starts, seed)
+    content, losses = calibrate.calibration(base.model, heads, outputs)
     calibrate.write(content, folder)
     console.print(report.calibration_table(content, losses))
 

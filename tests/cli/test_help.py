@@ -29,6 +29,8 @@ COMMANDS = [
     "train medusa",
     "bench",
     "bench widen",
+    "bench speculation",
+    "bench never-slower",
 ]
 
 _PROBE = """

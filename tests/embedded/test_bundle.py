@@ -40,7 +40,7 @@ def test_the_bundle_is_complete_and_small() -> None:
     folder = embedded.path()
     assert embedded.adapter_names() == tuple(sorted({*HEADS, *HYDRA, *LORAS}))
     shipped = [folder / name for name in ("workloads.json", "MODEL_CARD.md", "NOTICE")]
-    shipped += [p for part in ("base", "adapters") for p in (folder / part).rglob("*.*")]
+    shipped += [p for part in ("base", "draft", "adapters") for p in (folder / part).rglob("*.*")]
     assert all(path.stat().st_size for path in shipped)
     assert sum(path.stat().st_size for path in shipped) <= MAX_BYTES
     assert not [path for path in shipped if path.suffix in (".pt", ".bin", ".part")]
@@ -87,7 +87,7 @@ def test_hydra_heads_are_well_formed(name: str) -> None:
         assert (inner.weight.view(512, k + 2, 256).norm(dim=(0, 2)) > 1.0).all()
 
 
-@pytest.mark.parametrize("name", {**HEADS, **HYDRA})
+@pytest.mark.parametrize("name", sorted(HEADS | HYDRA))
 def test_all_heads_are_calibrated(name: str) -> None:
     content = json.loads((embedded.path() / "adapters" / name / "calibration.json").read_text())
     count = (HEADS | HYDRA)[name]
@@ -148,7 +148,7 @@ def test_the_card_describes_these_very_files() -> None:
             path.stat().st_size,
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
-        for part in ("base", "adapters")
+        for part in ("base", "draft", "adapters")
         for path in (folder / part).rglob("*")
         if path.suffix in (".json", ".safetensors")
     }

@@ -45,7 +45,7 @@ def test_it_runs_in_an_engine(
         new_request(prompts["rename"][1], 30, Method.LOOKAHEAD),
     ):
         core.submit(request)
-    ended = {}
+    ended: dict[int, Finished] = {}
     while len(ended) < 2:
         ended |= {e.request_id: e for e in core.step() if isinstance(e, Finished)}
     core.close()

@@ -85,21 +85,37 @@ def test_more_rows_cost_no_less_where_none_were_seen_to(fewer: int, more: int) -
 
 
 def test_costs_follow_the_steps() -> None:
-    """A machine twice as slow as it was at the start, with outliers now and then."""
+    """A machine half as slow again as at the start, whose tokens cost something as well, with
+    outliers now and then."""
     cost, draw = StepCost({1: 1.0, 8: 1.2, 32: 3.0}), random.Random(0)
-    for _ in range(1000):
+
+    def true(rows: int, tokens: int) -> float:
+        return 1.5 * StepCost({1: 1.0, 8: 1.2, 32: 3.0}).forward(rows) + 0.2 + 0.05 * tokens
+
+    for _ in range(4000):
         rows = draw.choice([1, 4, 8, 20])
-        true = 2.0 + 0.1 * rows
-        cost.note(rows, 0.0, true * (10.0 if draw.random() < 0.01 else draw.gauss(1.0, 0.05)))
-    for rows in (1, 4, 8, 20):
-        assert cost.seconds(rows) == pytest.approx(2.0 + 0.1 * rows, rel=0.15)
+        plain = draw.random() < 0.5
+        tokens = rows if plain else draw.randint(1, rows)
+        noise = 10.0 if draw.random() < 0.01 else draw.gauss(1.0, 0.05)
+        cost.note(rows, tokens, 0.0, true(rows, tokens) * noise, plain=plain)
+    for rows, tokens in ((1, 1), (4, 2), (8, 8), (20, 5)):
+        assert cost.seconds(rows, tokens) == pytest.approx(true(rows, tokens), rel=0.1)
+
+
+def test_what_sequences_cost_is_not_taken_for_the_price_of_rows() -> None:
+    """Of 32 sequences without drafts, each with work of its own: rows stay as cheap as measured."""
+    cost = StepCost({1: 1.0, 32: 2.0, 64: 3.0})
+    for _ in range(2000):
+        cost.note(32, 32, 0.0, 5.0, plain=True)
+    assert cost.seconds(32, 32) == pytest.approx(5.0, rel=0.05)
+    assert 1.0 <= cost.forward(64) - cost.forward(32) < 1.6
 
 
 def test_paths_cost_by_their_context() -> None:
     cost = StepCost({1: 1.0}, branch=0.1, key=0.01, context=10)
     assert cost.paths([10]) == 0.0
     assert cost.paths([10, 30]) == pytest.approx(0.4)
-    cost.note(1, cost.paths([10, 30]), 1.4)
+    cost.note(1, 1, cost.paths([10, 30]), 1.4, plain=False)
     assert cost.seconds(1) == pytest.approx(1.0)
 
 

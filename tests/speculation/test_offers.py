@@ -51,17 +51,19 @@ def test_merging_loses_nothing_and_invents_nothing(several: list[Offer]) -> None
 
 
 @given(offers(drafter="a"), offers(drafter="b"))
-def test_agreement_makes_surer_and_siblings_share(first: Offer, second: Offer) -> None:
-    merged = merge([first, second])
-    together = paths(merged)
+def test_the_surest_is_believed_and_siblings_share(first: Offer, second: Offer) -> None:
+    together = paths(merge([first, second]))
     level: dict[tuple[int, ...], float] = {}
-    for path, (probability, _) in together.items():
+    surest = {
+        path: max(one[path][0] for one in (paths(first), paths(second)) if path in one)
+        for path in together
+    }
+    for path, probability in surest.items():
         level[path[:-1]] = level.get(path[:-1], 0.0) + probability
-    if first and second:
-        assert all(total <= SUREST + 1e-9 for total in level.values())
-    for path, (probability, _) in paths(first).items():
-        if path in paths(second) and level[path[:-1]] < SUREST - 1e-9:
-            assert together[path][0] > max(probability, paths(second)[path][0]) - 1e-9
+    for path, (probability, _) in together.items():
+        most = SUREST if first and second else 1.0
+        share = min(1.0, most / level[path[:-1]])
+        assert probability == pytest.approx(surest[path] * share)
 
 
 @given(offers(most=7), st.integers(0, 8))

@@ -58,11 +58,6 @@ class Scripted:
         last = embedded[:, head]
         return torch.cdist(last, lm_head.weight).argmin(1, keepdim=True).float()
 
-    def parameters(self) -> Any:
-        raise NotImplementedError
-
-    state_dict = load_state_dict = parameters
-
 
 @st.composite
 def scripted(draw: st.DrawFn) -> Scripted:

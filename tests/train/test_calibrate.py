@@ -9,7 +9,7 @@ import torch
 from lorax_spec.speculation.coupling import head_constants, worths
 from lorax_spec.train import calibrate
 from lorax_spec.train.acceptance import Output, drafts, generate, plainly
-from lorax_spec.train.calibrate import Judged, calibration, judge, mixed, plain
+from lorax_spec.train.calibrate import Judged, calibration, judge, mixed, own_outputs, plain
 from lorax_spec.train.coupled import Coupled
 from lorax_spec.train.heads import MedusaHeads
 from lorax_spec.train.hydra import HydraHeads
@@ -47,7 +47,9 @@ def test_a_fit_finds_how_much_head_and_noise_count() -> None:
 
 
 def test_the_engine_s_formula_is_the_fitted_one(tiny_model: Any) -> None:
-    content, losses = calibration(tiny_model, MedusaHeads(32, 2), PROMPTS)
+    content, losses = calibration(
+        tiny_model, MedusaHeads(32, 2), own_outputs(tiny_model, PROMPTS, 0, 40)
+    )
     (constants, _), guesses = head_constants(content), synthetic(50, 1.0, 1.0)
     sure = content["sure"]
     numbers = [
@@ -86,7 +88,8 @@ def test_guesses_are_judged_by_the_tokens_that_came(tiny_model: Any) -> None:
 
 def test_a_calibration_has_the_layout_that_is_served(tiny_model: Any, tmp_path: Path) -> None:
     heads = HydraHeads(32, 2, 8)
-    content, losses = calibration(tiny_model, heads, PROMPTS, seed=1)
+    outputs = own_outputs(tiny_model, PROMPTS, 1, 40)
+    content, losses = calibration(tiny_model, heads, outputs)
     calibrate.write(content, tmp_path)
     assert json.loads((tmp_path / "calibration.json").read_text()) == content
     assert set(content) == {"accepted", "sharpness", "noise", "none", "sure", "greedy"}
@@ -97,7 +100,7 @@ def test_a_calibration_has_the_layout_that_is_served(tiny_model: Any, tmp_path: 
         assert all(sum(ranks) <= 1.0 + 1e-3 for ranks in table)
     for row in (content["sharpness"], content["noise"], *content["sure"].values()):
         assert len(row) == len(losses) == 2
-    assert content == calibration(tiny_model, heads, PROMPTS, seed=1)[0]
+    assert content == calibration(tiny_model, heads, outputs)[0]
 
 
 def test_coupled_drafts_hear_the_noise(tiny_model: Any) -> None:

@@ -41,7 +41,8 @@ def calibrate_heads(build: Build, name: str) -> None:
     turn, answer = (tokenizer.encode(text).ids for text in (TURN, ANSWER))
     texts = {text: _held_out(build, text) for text in mix}
     prompts = held_out_prompts(texts, mix, turn, answer, SEED)
-    content, losses = calibrate.calibration(base.model, heads, prompts, SEED)
+    outputs = calibrate.own_outputs(base.model, prompts, SEED)
+    content, losses = calibrate.calibration(base.model, heads, outputs)
     calibrate.write(content, build.adapter(name))
     for k, loss in enumerate(losses):
         print(f"{name}: head {k + 1}", *(f"{n} {v:.3f}" for n, v in loss.items()), flush=True)

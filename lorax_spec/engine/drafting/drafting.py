@@ -12,7 +12,7 @@ from lorax_spec.engine.clock import Clock
 from lorax_spec.engine.drafting.drafter import Drafter, Outcome, Turn
 from lorax_spec.engine.drafting.track import Record, Track, is_strong
 from lorax_spec.engine.sequence import Sequence
-from lorax_spec.speculation.controller import Base, Wish, allocate, price
+from lorax_spec.speculation.controller import Base, Wish, allocate, price, seconds_per_token
 from lorax_spec.speculation.cost import StepCost
 from lorax_spec.speculation.offer import Offer, best, merge, tree_of
 from lorax_spec.speculation.tree import EMPTY, MAX_NODES
@@ -136,7 +136,7 @@ class Drafting:
             self._open(Turn(sequence, hidden, nodes, min(sequence.draft_room, self._most_ahead)))
             for sequence, hidden in rows
         ]
-        per_token = self.cost.seconds(base.rows) / base.tokens
+        per_token = seconds_per_token(base, self.cost)
         for name in self._drafters:
             willing = []
             for one in asked:

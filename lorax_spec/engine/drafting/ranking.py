@@ -29,7 +29,7 @@ from lorax_spec.speculation.medusa import HeadGuesses
 #: Guesses of a head that may enter a tree.
 CANDIDATES = 10
 #: Tokens of a head whose noise is looked at; it seldom lifts one from below them.
-_POOL = 256
+_POOL = 64
 _COLDEST = 1e-3
 
 Floats = npt.NDArray[np.floating[Any]]
