@@ -146,7 +146,12 @@ def ranks_of(probe: RankProbe, side: EngineSide, prompts: Sequence[Prompt]) -> l
     for first in range(0, len(requests), _AT_ONCE):
         drive(side.core, requests[first : first + _AT_ONCE])
     return [
-        probe.ranks[request.request_id]
+        _padded(probe.ranks[request.request_id], len(tokens) - 1)
         for request, tokens in zip(requests, truth, strict=True)
         if worth_counting(tokens)
     ]
+
+
+def _padded(ranks: list[Ranks], count: int) -> list[Ranks]:
+    """Nobody is asked for a draft before the last token that may come."""
+    return ranks + [()] * (count - len(ranks))

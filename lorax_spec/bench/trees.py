@@ -22,7 +22,7 @@ from lorax_spec.bench.report import Check, Report, Value
 from lorax_spec.bench.settings import Settings
 from lorax_spec.bench.static_trees import Ranks, best_static
 from lorax_spec.bench.subject import Opened, Subject
-from lorax_spec.bench.workload import prompts
+from lorax_spec.bench.workload import Prompt, prompts
 from lorax_spec.types import Method, Speculation
 
 _KINDS = ("rename", "edit", "write", "doc", "code", "prose")
@@ -46,7 +46,7 @@ def measure(settings: Settings) -> Report:
         ranks: dict[tuple[str, float, str], list[list[Ranks]]] = {}
         for heads, temperature, kind in settings.track(jobs, len(jobs), "ranks"):
             side = opened.side(heads, 1, temperature)
-            asked = prompts((kind,), each, opened.tokenizer)[::2]
+            asked = _distinct(opened, kind, each)[::2]
             ranks[heads, temperature, kind] = ranks_of(probes[heads], side, asked)
             trees[heads, temperature, kind] = _static(ranks[heads, temperature, kind])
     for heads in subject.heads():
@@ -58,12 +58,17 @@ def measure(settings: Settings) -> Report:
         _write_trees(Path(folder), trees)
         with replace(subject, adapter_root=Path(folder)).open() as opened:
             for heads, temperature, kind in settings.track(jobs, len(jobs), "trees"):
-                asked = prompts((kind,), each, opened.tokenizer)[1::2]
+                asked = _distinct(opened, kind, each)[1::2]
                 found[heads, temperature, kind] = {
                     name: count(side, asked)
                     for name, side in _sides(opened, heads, temperature, kind)
                 }
     return _report(found, trees)
+
+
+def _distinct(opened: Opened, kind: str, most: int) -> list[Prompt]:
+    """At most so many prompts, none twice: the halves must not meet."""
+    return list(dict.fromkeys(prompts((kind,), most, opened.tokenizer)))
 
 
 def _static(texts: Sequence[Sequence[Ranks]]) -> list[Ranks]:

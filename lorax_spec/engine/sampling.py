@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lorax_spec.kernels.noise import gumbel
+from lorax_spec.engine.noise import Noise, noise_of
 from lorax_spec.types import Parameters
 
 #: Dividing by less could overflow; nothing but the best score survives this already.
@@ -106,6 +106,8 @@ class Place:
     history: History | None
     #: Tokens that a grammar forbids here, bool [vocabulary]; never all of them.
     banned: torch.Tensor | None = None
+    #: The request's noise, which may be made already.
+    noise: Noise | None = None
 
     @property
     def plain(self) -> bool:
@@ -131,12 +133,11 @@ def choose(logits: torch.Tensor, places: Sequence[Place]) -> list[Chosen]:
         scores = torch.stack([process(row, place) for row, place in zip(rows, places, strict=True)])
         noisy = [i for i, place in enumerate(places) if not place.rule.greedy]
         if noisy:
-            noise = gumbel(
-                [places[i].rule.seed for i in noisy],
-                [places[i].position for i in noisy],
-                scores.shape[1],
-                device,
-            )
+            random = [places[i] for i in noisy]
+            wanted = [(p.noise or Noise(p.rule.seed), p.position) for p in random]
+            noise = noise_of(wanted, scores.shape[1], device)
+            for holder, position in wanted:
+                holder.forget_before(position)
             scores.index_add_(0, torch.tensor(noisy, device=device), noise)
     tokens = scores.argmax(-1)
     logprobs = rows.log_softmax(-1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lorax_spec.adapters.lease import Lease
 from lorax_spec.adapters.weights import HydraHeads, LoraWeights, MedusaHeads
 from lorax_spec.engine.grammar.compiling import Compiling
+from lorax_spec.engine.noise import Noise
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sampling import History, SamplingRule
 from lorax_spec.speculation.guesses import Guesses
@@ -87,6 +88,10 @@ class Sequence:
     grammar: Constraint | None = None
     prefill_logprobs: list[float] | None = None
     progress: Progress = field(default_factory=Progress)
+    noise: Noise = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.noise = Noise(self.rule.seed)
 
     @property
     def settled(self) -> bool:

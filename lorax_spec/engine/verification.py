@@ -81,7 +81,8 @@ def walk_drafts(
             sequence, row = one.sequence, one.first_row + place.node - ROOT
             banned = sequence.grammar.banned() if sequence.grammar is not None else None
             position = lengths[place.tree]
-            chosen_from.append(Place(row, position, sequence.rule, sequence.history, banned))
+            rule, history, noise = sequence.rule, sequence.history, sequence.noise
+            chosen_from.append(Place(row, position, rule, history, banned, noise))
         choices = []
         for place, chosen in zip(places, choose(logits, chosen_from), strict=True):
             sequence = rows[place.tree].sequence

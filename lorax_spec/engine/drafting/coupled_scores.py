@@ -7,11 +7,11 @@ from collections.abc import Sequence as Rows
 import torch
 
 from lorax_spec.engine.drafting.shadows import Shadow
+from lorax_spec.engine.noise import noise_of
 from lorax_spec.engine.sampling import Place, process
-from lorax_spec.kernels.noise import gumbel
 
-#: Positions whose noise is made at a time; what this turn does not use, the next one will.
-_AHEAD = 4
+#: Further positions whose noise is made along; what this turn does not use, the next one will.
+_AHEAD = 3
 
 
 def coupled_scores(logits: torch.Tensor, shadows: Rows[Shadow]) -> torch.Tensor:
@@ -27,22 +27,9 @@ def coupled_scores(logits: torch.Tensor, shadows: Rows[Shadow]) -> torch.Tensor:
             logits[index] = processed * (rule.temperature or 1.0)
     noisy = [index for index, shadow in enumerate(shadows) if not shadow.row.rule.greedy]
     if noisy:
-        heated = _heated_noise([shadows[index] for index in noisy], logits)
-        logits.index_add_(0, torch.tensor(noisy, device=logits.device), heated)
+        rows = [shadows[index].row for index in noisy]
+        wanted = [(row.noise, len(row.tokens)) for row in rows]
+        noise = noise_of(wanted, logits.shape[-1], logits.device, ahead=_AHEAD)
+        heat = torch.tensor([row.rule.temperature for row in rows], device=logits.device)
+        logits.index_add_(0, torch.tensor(noisy, device=logits.device), noise * heat[:, None])
     return logits
-
-
-def _heated_noise(shadows: Rows[Shadow], like: torch.Tensor) -> torch.Tensor:
-    """Temperature times the noise of the position after each row [shadows, vocabulary]."""
-    lacking = [shadow for shadow in shadows if len(shadow.row.tokens) not in shadow.noise]
-    if lacking:
-        places = [(shadow, len(shadow.row.tokens) + i) for shadow in lacking for i in range(_AHEAD)]
-        made = gumbel(
-            [shadow.row.rule.seed for shadow, _ in places],
-            [position for _, position in places],
-            like.shape[-1],
-            like.device,
-        )
-        for (shadow, position), noise in zip(places, made, strict=True):
-            shadow.noise[position] = noise * shadow.row.rule.temperature
-    return torch.stack([shadow.noise[len(shadow.row.tokens)] for shadow in shadows])

@@ -160,8 +160,9 @@ class Drafting:
             for name, strong in one.tried.items():
                 track = one.track(name)
                 assert track is not None
-                without = _worth_without(name, one.offers, len(nodes_of_one), dear)
-                track.note_gain(strong, worth - without)
+                if track.offered:
+                    without = _worth_without(name, one.offers, len(nodes_of_one), dear)
+                    track.note_gain(strong, worth - without)
 
     def _open(self, turn: Turn) -> _Asked:
         """Begin a turn: what was offered at the last one is judged by the tokens that came."""
@@ -189,14 +190,18 @@ class Drafting:
         started = self._clock()
         offers = self._drafters[name].offer([one.turn for one, _ in pairs])
         seconds = (self._clock() - started) / len(pairs)
-        known = self._turn_cost[name]
-        # Quick to believe that it was quick: what is slow was often disturbed, or the first.
-        share = _SLOWER if seconds > known else _QUICKER
-        self._turn_cost[name] = known + share * (seconds - known) if known else seconds
+        if any(offers):
+            self._note_cost(name, seconds)
         for (one, track), offer in zip(pairs, offers, strict=True):
             track.expect(offer, len(one.turn.sequence.tokens))
             if offer:
                 one.offers.append(track.acceptance.corrected(offer))
+
+    def _note_cost(self, name: str, seconds: float) -> None:
+        """Quick to believe that a turn was quick: slow ones were often disturbed, or the first."""
+        known = self._turn_cost[name]
+        share = _SLOWER if seconds > known else _QUICKER
+        self._turn_cost[name] = known + share * (seconds - known) if known else seconds
 
     def _merged(self, one: _Asked) -> Offer:
         offer = merge(one.offers)

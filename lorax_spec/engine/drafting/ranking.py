@@ -14,7 +14,7 @@ import torch
 
 from lorax_spec.adapters.calibration import HeadCalibration
 from lorax_spec.engine.drafting.drafter import Turn
-from lorax_spec.kernels.noise import gumbel_at
+from lorax_spec.engine.noise import noise_of
 from lorax_spec.speculation.coupling import (
     LEAST,
     LOOKED_AT,
@@ -28,8 +28,6 @@ from lorax_spec.speculation.medusa import HeadGuesses
 
 #: Guesses of a head that may enter a tree.
 CANDIDATES = 10
-#: Tokens of a head whose noise is looked at; it seldom lifts one from below them.
-_POOL = 64
 _COLDEST = 1e-3
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -66,24 +64,20 @@ class Ranking:
         """
         heads, rows, vocabulary = logits.shape
         constants = _constants(calibration, heads, first_depth)
+        count = min(LOOKED_AT, vocabulary)
+        log_q = logits.log_softmax(-1)
+        worth, ids = np.empty((heads, rows, count)), np.empty((heads, rows, count), np.int64)
         rules = [turn.sequence.rule for turn in turns]
-        sampled = [self._coupled and not rule.greedy for rule in rules]
-        log_q, tokens = logits.log_softmax(-1).topk(
-            min(vocabulary, _POOL if any(sampled) else LOOKED_AT)
-        )
-        worth = np.empty((heads, rows, min(LOOKED_AT, log_q.shape[-1])))
-        ids = np.empty(worth.shape, np.int64)
-        for noisy in {*sampled}:
-            index = [row for row, one in enumerate(sampled) if one is noisy]
-            mine = torch.tensor(index)
-            values, own = log_q[:, mine].cpu(), tokens[:, mine].cpu()
-            if noisy:
-                chosen = [turns[row] for row in index]
-                values, own, worth[:, index] = _coupled(values, own, chosen, first_depth, constants)
-            else:
-                values, own = values[..., : worth.shape[-1]], own[..., : worth.shape[-1]]
-                worth[:, index] = worths(values.numpy(), None, 1.0, constants)
-            ids[:, index] = own.numpy()
+        noisy = [row for row, rule in enumerate(rules) if self._coupled and not rule.greedy]
+        quiet = sorted({*range(rows)}.difference(noisy))
+        if quiet:
+            values, tokens = log_q[:, quiet].topk(count)
+            worth[:, quiet] = worths(values.cpu().numpy(), None, 1.0, constants)
+            ids[:, quiet] = tokens.cpu().numpy()
+        if noisy:
+            chosen = [turns[row] for row in noisy]
+            found = _coupled(log_q[:, noisy], chosen, first_depth, constants, count)
+            worth[:, noisy], ids[:, noisy] = found
         # Weights that overflow in half precision give no number; others are in the same step.
         worth = np.clip(np.nan_to_num(worth), LEAST, 1.0)
         order = np.argsort(-worth, axis=-1, kind="stable")[..., :most]
@@ -96,26 +90,23 @@ class Ranking:
 
 
 def _coupled(
-    log_q: torch.Tensor,
-    tokens: torch.Tensor,
-    turns: Rows[Turn],
-    first_depth: int,
-    constants: HeadConstants,
-) -> tuple[torch.Tensor, torch.Tensor, Floats]:
-    """(log q, tokens, worths) of the candidates that are likeliest with their noise."""
-    heads, rows, pool = tokens.shape
-    seeds = [turn.sequence.rule.seed for turn in turns] * heads
-    positions = [
-        len(turn.sequence.tokens) + first_depth - 1 + head
+    log_q: torch.Tensor, turns: Rows[Turn], first_depth: int, constants: HeadConstants, count: int
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """(worths, tokens) [heads, rows, count] of the candidates that are likeliest with the noise."""
+    heads, _, vocabulary = log_q.shape
+    wanted = [
+        (turn.sequence.noise, len(turn.sequence.tokens) + first_depth - 1 + head)
         for head in range(heads)
         for turn in turns
     ]
-    noise = gumbel_at(seeds, positions, tokens.reshape(heads * rows, pool)).view(tokens.shape)
-    temperature = torch.tensor([max(turn.sequence.rule.temperature, _COLDEST) for turn in turns])
-    top = (log_q / temperature[:, None] + noise).topk(min(LOOKED_AT, pool)).indices
-    log_q, tokens, noise = (one.gather(-1, top) for one in (log_q, tokens, noise))
-    warmth = temperature[:, None].numpy()
-    return log_q, tokens, worths(log_q.numpy(), noise.numpy(), warmth, constants)
+    noise = noise_of(wanted, vocabulary, log_q.device).view(log_q.shape)
+    temperature = torch.tensor(
+        [max(turn.sequence.rule.temperature, _COLDEST) for turn in turns], device=log_q.device
+    )[:, None]
+    top = (log_q / temperature + noise).topk(count).indices
+    values, heard = (one.gather(-1, top).cpu().numpy() for one in (log_q, noise))
+    worth = worths(values, heard, temperature.cpu().numpy(), constants)
+    return worth, top.cpu().numpy()
 
 
 @lru_cache(maxsize=4096)

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import replace
 
-import torch
-
 from lorax_spec.engine.blocks import BlockPool, blocks_for
 from lorax_spec.engine.sampling import SamplingRule
 from lorax_spec.engine.sequence import Sequence
@@ -29,8 +27,7 @@ class Shadow:
             tokens=[],
             limit=sequence.limit,
         )
-        #: Noise of coming positions [vocabulary], times temperature, as far as it was made.
-        self.noise: dict[int, torch.Tensor] = {}
+        self.row.noise = sequence.noise
         self._committed = 0
         #: How sure each guess of the last chain was.
         self._sureness: list[float] = []
@@ -54,8 +51,6 @@ class Shadow:
         row.tokens += tokens[agreed:]
         # The last token is always computed, even again: what follows it is what is wanted.
         row.computed = min(row.computed, agreed, len(tokens) - 1)
-        for position in range(known, len(tokens)):
-            self.noise.pop(position, None)
         self._committed = len(tokens)
         self._sureness = []
         return verdicts

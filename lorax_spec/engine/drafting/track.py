@@ -13,6 +13,8 @@ from lorax_spec.speculation.offer import NOTHING, Offer
 _QUICK, _STEADY = 0.25, 0.02
 #: The most turns that pass without trying a drafter that did not pay.
 _LONGEST_REST = 127
+#: Turns that a drafter is asked at in any case before it is judged.
+_TRIALS = 4
 #: An offer this sure of the next token leaves a second drafter little to add.
 _STRONG = 0.6
 
@@ -43,6 +45,8 @@ class Record:
     gains: Gains = field(default_factory=Gains)
     #: How long a sequence that finds the drafter of no use lets it rest.
     pause: int = 0
+    #: Turns it was asked at.
+    turns: int = 0
 
 
 @dataclass
@@ -70,7 +74,9 @@ class Track:
         A drafter that does not pay is tried after 1, 3, 7 ... turns, and a new sequence begins
         where the others of its adapter have got to.
         """
-        if self.gains.after(strong) * seconds_per_token > turn_cost:
+        self.record.turns += 1
+        pays = self.gains.after(strong) * seconds_per_token > turn_cost
+        if pays or self.record.turns <= _TRIALS:
             self._pause = self.record.pause = 0
             return True
         if self._rest > 0:
@@ -84,6 +90,11 @@ class Track:
     def expect(self, offer: Offer, at: int) -> None:
         """Remember an offer for the tokens from index ``at`` on."""
         self._offer, self._expected_at = offer, at
+
+    @property
+    def offered(self) -> bool:
+        """Whether it had a guess at the last turn (a draft model may not have caught up yet)."""
+        return len(self._offer) > 0
 
     def judge(self, tokens: list[int]) -> None:
         """Compare the last offer with what came of it."""
