@@ -101,7 +101,8 @@ class ServeOptions:
         Setting(
             Side.WORKER,
             _MODEL,
-            "Tokens to guess ahead for requests that do not say; above 0 turns prompt lookup on.",
+            "Most tokens to guess ahead where a request gives no number (0: 16); above 0, auto"
+            " uses prompt lookup and the draft model too, not heads alone.",
         ),
     ] = 0
     lookup_min_match: Annotated[
@@ -115,7 +116,8 @@ class ServeOptions:
         Setting(
             Side.WORKER,
             _MODEL,
-            "Tokens of finished requests that prompt lookup remembers per adapter; 0: none.",
+            "Tokens of finished requests that prompt lookup remembers, per adapter and"
+            " credentials; 0: none.",
         ),
     ] = 0
     draft_model_id: Annotated[
@@ -123,7 +125,8 @@ class ServeOptions:
         Setting(
             Side.WORKER,
             _MODEL,
-            "Folder or hub id of a smaller model with the same tokenizer that guesses ahead.",
+            "Folder or hub id of a smaller model with the same tokenizer that guesses ahead, for"
+            " the methods draft_model and auto.",
         ),
     ] = None
     draft_model_revision: Annotated[

@@ -54,7 +54,8 @@ def measure(settings: Settings) -> Report:
         checks,
         [
             "Decoding only; sizes left to the controller.  Judged by processor time where the "
-            "wall's null is wider than 3 %.  A workload counts as behind beyond the noise only."
+            "wall's null is wider than 3 %.  Null: how far from 1 off by itself goes; a "
+            "workload counts as behind beyond it only."
         ],
     )
 
@@ -105,10 +106,9 @@ def _row(
         "workload": place.workload,
         "T": temperature,
         "batch": place.batch,
-        **{name: one.judged.value for name, one in by_off.items()},
+        **{name.removeprefix("prompt_"): one.judged.value for name, one in by_off.items()},
         "best single": best,
         "auto by it": lead,
-        "null wall": auto.null_wall,
-        "null cpu": auto.null_cpu,
-        "judged by": auto.clock.value,
+        "null": auto.noise,
+        "clock": auto.clock.value,
     }

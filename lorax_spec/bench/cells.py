@@ -94,7 +94,7 @@ class Cell:
             "null": ratio.noise,
             "per fw": self.tokens_per_forward,
             "accepted": counts.accepted_tokens / max(1, counts.drafted_tokens),
-            "by depth": by_depth(counts, 3),
+            "by depth": by_depth(counts, 2),
         }
 
     def row(self) -> dict[str, Value]:

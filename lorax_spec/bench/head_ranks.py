@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from lorax_spec.bench.counting import answers
 from lorax_spec.bench.engine_side import EngineSide, drive
@@ -22,16 +23,6 @@ from lorax_spec.types import Method, Speculation
 #: Ranks that are told apart.
 _RANKS = 10
 _AT_ONCE = 16
-
-
-@dataclass
-class _Seen:
-    """As much of a sequence as drafters of heads look at."""
-
-    tokens: list[int]
-    rule: Any
-    heads: Any
-    hydra: Any
 
 
 @dataclass
@@ -89,14 +80,10 @@ class RankProbe:
         return len(heads.weight) if turn.sequence.heads else int(heads.num_heads)
 
     def _asking(self, turn: Turn, path: Ranks) -> Turn:
-        sequence = turn.sequence
-        seen = _Seen(
-            sequence.tokens,
-            sequence.rule,
-            self._comb(sequence.heads, path),
-            self._comb(sequence.hydra, path),
-        )
-        return Turn(cast(Row, seen), turn.hidden, MAX_NODES - 1, self._depth(turn))
+        seen = copy(turn.sequence)
+        seen.heads = self._comb(seen.heads, path)
+        seen.hydra = self._comb(seen.hydra, path)
+        return Turn(seen, turn.hidden, MAX_NODES - 1, self._depth(turn))
 
     def _comb(self, heads: Any, path: Ranks) -> Any:
         if heads is None:

@@ -14,9 +14,10 @@ _COLOURS = {
     "prompt_lookup": "bold green",
     "draft_model": "bold cyan",
     "lookahead": "bold yellow",
+    "grammar": "bold blue",
 }
 
-_UNKNOWN = "bold blue"
+_UNKNOWN = "bold"
 
 
 def colour(drafter: str) -> str:

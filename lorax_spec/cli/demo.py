@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False)
 def demo() -> None:
     """Serve the embedded model on free ports and show what speculation saves.
 
-    Sends six requests at once, each drafted in another way, and the same six with speculation off.
+    Sends eight requests at once, each drafted in another way, and the same with speculation off.
     Ends with a table, and with status 0 only if every text is the same both times.
 
         lorax-spec demo
@@ -128,11 +128,14 @@ def _conclude(console: Console, outcomes: list[Outcome]) -> None:
     slowest_on = max(one.seconds_on for one in outcomes)
     slowest_off = max(one.seconds_off for one in outcomes)
     console.print(table(outcomes))
-    legend = Text("guessed by ")
-    legend.append("prompt lookup", style=colour("prompt_lookup"))
-    legend.append(" or ")
-    legend.append("Medusa heads", style=colour("medusa"))
-    console.print(legend, "and then verified; the rest is the model's own.")
+    guessers = {
+        "prompt_lookup": "prompt lookup",
+        "medusa": "Medusa heads",
+        "hydra": "Hydra heads",
+        "grammar": "the grammar",
+    }
+    names = Text(", ").join(Text(name, style=colour(key)) for key, name in guessers.items())
+    console.print("coloured: verified guesses of", names, "- the rest is the model's own.")
     console.print(
         f"all together: {tokens / slowest_on:.0f} tokens/s with speculation,"
         f" {tokens / slowest_off:.0f} without"

@@ -77,12 +77,16 @@ def generate(
     num_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Tokens to guess a step; left out: as many as pay.", rich_help_panel=_SPECULATION
+            help="Tokens to guess a step, branches included; left out: as many as pay.",
+            rich_help_panel=_SPECULATION,
         ),
     ] = None,
     medusa_adapter_id: Annotated[
         str | None,
-        typer.Option(help="Heads to guess with, beside the adapter.", rich_help_panel=_SPECULATION),
+        typer.Option(
+            help="Medusa or Hydra heads to guess with, beside the adapter.",
+            rich_help_panel=_SPECULATION,
+        ),
     ] = None,
     reference: Annotated[
         typer.FileText | None,

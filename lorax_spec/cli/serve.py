@@ -23,7 +23,7 @@ def serve(options: ServeOptions) -> None:
 
     The embedded demo model, with prompt lookup:
 
-        lorax-spec serve --speculative-tokens 3
+        lorax-spec serve --speculative-tokens 8
 
     A model of your own, with the adapters in a folder:
 

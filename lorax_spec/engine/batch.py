@@ -208,10 +208,12 @@ def _tiles(
                 strand.blocks, strand.rows[cut], strand.positions[cut], strand.moved, tree
             )
             chunks = tile.last_key // KEY_CHUNK
-            groups.setdefault((size, chunks.bit_length()), []).append(tile)
+            # Tiles are padded to the widest of their group.
+            width = max(floor, len(tile.rows))
+            groups.setdefault(((width - 1).bit_length(), chunks.bit_length()), []).append(tile)
     if padding:
         null = _Strand([NULL_BLOCK], list(range(rows, rows + padding)), [0] * padding, {})
-        groups.setdefault((NARROW, 0), []).append(null)
+        groups.setdefault(((max(floor, padding) - 1).bit_length(), 0), []).append(null)
     for tiles in groups.values():
         yield _stack(tiles, floor, step, rows + padding, device)
 

@@ -37,13 +37,14 @@ class EngineConfig:
     #: Of torch's pool on a CPU.  None: OMP_NUM_THREADS where it is set; else one for a small model,
     #: whose products are too short to share, and one per physical core for a large one.
     threads: int | None = None
-    #: Most tokens that prompt lookup and the draft model guess ahead where a request gives no
-    #: number; 0: only requests that ask for them use them.  Heads draft where a request has any.
+    #: Most tokens that any drafter guesses ahead where a request gives no number (0: up to 16).
+    #: Above 0, "auto" uses prompt lookup and the draft model beside a request's heads.
     speculative_tokens: int = 0
     #: Shortest and longest suffix that prompt lookup matches.
     lookup_min_match: int = 1
     lookup_max_match: int = 16
-    #: Tokens of finished requests that prompt lookup remembers per adapter; 0: none.
+    #: Tokens of finished requests that prompt lookup remembers, per adapter and credentials;
+    #: 0: none.
     lookup_pool_tokens: int = 0
     #: A smaller model with the same tokenizer that drafts: a folder or a hub id.
     draft_model_id: str | None = None

@@ -29,11 +29,11 @@ from lorax_spec.engine.scheduler import Scheduled, Scheduler
 from lorax_spec.engine.sequence import Progress, Sequence
 from lorax_spec.engine.verification import (
     Choice,
+    figures_of,
     finish_reason,
     moves,
     note_prompts,
     outcomes,
-    rows_and_paths,
     sampled,
     walk_drafts,
 )
@@ -164,6 +164,7 @@ class EngineCore:
         if source:
             self._model.move(source, target)
         self._drafting.observe(outcomes(rows, walks, logits))
+        figures = figures_of(plan, walks)
         drafting = []
         for scheduled in plan:
             if not scheduled.samples:
@@ -174,11 +175,7 @@ class EngineCore:
                 last = one.first_row + (walk.nodes[-1] + 1 if walk.nodes else 0)
                 drafting.append((one.sequence, hidden[last]))
         if not self._model.took_longer:
-            count, contexts = rows_and_paths(plan)
-            cost = self._drafting.cost
-            tokens = sum(len(walk.choices) for walk in walks)
-            seconds, plain = self._clock() - began, count == len(walks)
-            cost.note(count, tokens, cost.paths(contexts), seconds, plain=plain)
+            self._drafting.note_step(figures, self._clock() - began)
         if drafting:
             self._drafting.draft(drafting, self._scheduler.prompt_rows())
         return events

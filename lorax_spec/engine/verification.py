@@ -10,6 +10,7 @@ import torch
 
 from lorax_spec.engine.batch import Batch
 from lorax_spec.engine.drafting.drafter import Outcome
+from lorax_spec.engine.drafting.drafting import Step
 from lorax_spec.engine.sampling import Chosen, Place, choose
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.engine.sequence import Sequence
@@ -139,14 +140,19 @@ def outcomes(rows: Rows[Sampled], walks: Rows[Walk[Choice]], logits: torch.Tenso
     ]
 
 
-def rows_and_paths(plan: Rows[Scheduled]) -> tuple[int, list[int]]:
-    """Rows of a plan, and the context of each of its paths."""
-    rows, contexts = 0, []
+def figures_of(plan: Rows[Scheduled], walks: Rows[Walk[Choice]]) -> Step:
+    """What a step did, for those who decide on the next drafts; asked before it is committed."""
+    contexts = [scheduled.start + scheduled.count for scheduled in plan]
     for scheduled in plan:
-        rows += scheduled.count + len(scheduled.draft)
-        paths = len(scheduled.draft.paths) if scheduled.draft else 1
-        contexts += [scheduled.start + scheduled.count] * paths
-    return rows, contexts
+        further = len(scheduled.draft.paths) - 1 if scheduled.draft else 0
+        contexts += [scheduled.start + scheduled.count] * further
+    return Step(
+        rows=sum(scheduled.count + len(scheduled.draft) for scheduled in plan),
+        prompts=any(scheduled.count > 1 or not scheduled.samples for scheduled in plan),
+        sequences=len(walks),
+        tokens=sum(len(walk.choices) for walk in walks),
+        contexts=contexts,
+    )
 
 
 def _slot(blocks: Rows[int], index: int) -> int:

@@ -22,7 +22,7 @@ from lorax_spec.types import Parameters
 
 #: Rows of one sequence that are timed: these always, the others as far as patience goes.
 _ALWAYS = (1, 8, MAX_NODES)
-_FURTHER = (4, 2, 16, 32, 24, 12, 6, 3, *range(5, RECORDED_ROWS), 48)
+_FURTHER = (4, 2, 16, 32, 256, 128, 24, 12, 6, 3, *range(5, RECORDED_ROWS), 48)
 #: Each count runs so often; the quickest run counts, since others were disturbed.
 _REPEATS = 4
 #: No further count is timed once all took so long, in seconds.
@@ -50,7 +50,8 @@ def warm_up(model: LanguageModel, lease: Lease, row_floor: int, *, exact: bool) 
     for rows in dict.fromkeys((*_ALWAYS, *_FURTHER)):
         if rows not in _ALWAYS and time.perf_counter() - began > _PATIENCE:
             break
-        measured[rows] = timed(1, rows - 1, _CONTEXT)
+        sequences = -(-rows // MAX_NODES)
+        measured[rows] = timed(sequences, rows // sequences - 1, _CONTEXT)
     apart = timed(_PATHS, 0, _CONTEXT)
     apart_and_long = timed(_PATHS, 0, _LONG_CONTEXT)
     key = (apart_and_long - apart) / (_PATHS * (_LONG_CONTEXT - _CONTEXT))

@@ -58,8 +58,13 @@ def seconds_per_token(base: Base, cost: StepCost) -> float:
     return (cost.forward(base.rows) + base.paths) / base.tokens
 
 
-def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[int]]:
-    """The nodes to draft of each wish, fewer than MAX_NODES, with the parents of all of them."""
+def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> tuple[list[list[int]], float]:
+    """What to draft.
+
+    Returns:
+        The nodes of each wish, fewer than MAX_NODES, with the parents of all of them; and what
+        one of them costs, in tokens that its time would bring without it.
+    """
     candidates: list[tuple[float, int, int]] = []
     for index, wish in enumerate(wishes):
         if not wish.offer.whole:
@@ -70,6 +75,7 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[in
     candidates.sort()
     seconds = cost.seconds(base.rows, base.tokens) + base.paths
     best, best_rate, best_tokens = 0, _WORTH_IT * base.tokens / seconds, base.tokens
+    best_paths = base.paths
     tokens, rows, branching = base.tokens, base.rows, base.paths
     paths = [cost.path(wish.context) for wish in wishes]
     grown: set[tuple[int, int]] = set()
@@ -89,6 +95,7 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[in
         rate = tokens / (cost.seconds(rows, tokens) + branching)
         if rate > best_rate:
             best, best_rate, best_tokens = len(taken), rate, tokens
+            best_paths = branching
     nodes: list[list[int]] = [[] for _ in wishes]
     for index, node in taken[:best]:
         nodes[index].append(node)
@@ -96,9 +103,11 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> list[list[in
     for index, wish in enumerate(wishes):
         if wish.offer.whole and (gain := sum(wish.offer.reach())) > 0.0:
             size = len(wish.offer)
-            seconds = cost.seconds(rows + size, best_tokens + gain) + branching
+            seconds = cost.seconds(rows + size, best_tokens + gain) + best_paths
             rate = (best_tokens + gain) / seconds
             if rate > best_rate:
                 nodes[index] = list(range(size))
                 rows, best_rate, best_tokens = rows + size, rate, best_tokens + gain
-    return nodes
+    longer = cost.forward(rows) - cost.forward(base.rows) + best_paths - base.paths
+    each = longer / max(1, rows - base.rows) / seconds_per_token(base, cost)
+    return nodes, max(0.0, each)

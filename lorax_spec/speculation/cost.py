@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 #: Share of its error that a step corrects, at least; the first steps of a kind correct more.
 _LEARNED = 0.06
+#: Tokens that are believed to cost about as much as a step as such, beside the forward.
+_LIKE_A_STEP = 8.0
 #: Share of what was learned of a row count that every step forgets: a bad experience is tried anew.
 _FORGOTTEN = 0.004
 #: The most one step may claim to be off by: the machine may have been busy elsewhere.
@@ -19,7 +21,8 @@ class StepCost:
         t = forward(rows) + paths + step + token * tokens
 
     ``measured`` maps row counts to a forward's seconds, for rows of one sequence with ``context``
-    tokens before them; between the counts it is interpolated, beyond them the last slope goes on.
+    tokens before them; between the counts it is interpolated, beyond them it goes on as over the
+    upper half of them.
     A path is a run of rows that reads a context: every sequence has one, and every further leaf of
     its draft makes another.  Each costs ``branch + key * context`` seconds.
 
@@ -70,10 +73,11 @@ class StepCost:
         for index, first in enumerate(self._first):
             self._seconds[index] += _FORGOTTEN * (first - self._seconds[index])
         if plain:
-            share = _rate(self._seen_plain) * error / (1 + tokens * tokens)
+            many = tokens / _LIKE_A_STEP
+            share = _rate(self._seen_plain) * error / (1.0 + many * many)
             self._seen_plain += 1
             self._step += share
-            self._token = max(0.0, self._token + share * tokens)
+            self._token = max(0.0, self._token + share * many / _LIKE_A_STEP)
             return
         if rows > self._rows[-1]:
             return  # long prompts: what they cost says little of a few rows more
@@ -91,8 +95,13 @@ class StepCost:
         """Two measured places, and how far between them ``rows`` lies (beyond them: over 1)."""
         if len(self._rows) == 1:
             return 0, 0, 0.0
-        right = min(max(bisect_left(self._rows, rows), 1), len(self._rows) - 1)
-        left = right - 1
+        last = len(self._rows) - 1
+        if rows > self._rows[last]:
+            # One short stretch would not do to look far ahead by.
+            left, right = min(bisect_left(self._rows, self._rows[last] // 2), last - 1), last
+        else:
+            right = max(bisect_left(self._rows, rows), 1)
+            left = right - 1
         span = self._rows[right] - self._rows[left]
         return left, right, max(0.0, (rows - self._rows[left]) / span)
 

@@ -12,6 +12,7 @@ from lorax_spec.engine.clock import Clock
 from lorax_spec.engine.drafting.drafter import Drafter, Outcome, Turn
 from lorax_spec.engine.drafting.track import Record, Track, is_strong
 from lorax_spec.engine.sequence import Sequence
+from lorax_spec.speculation.audit import Audit
 from lorax_spec.speculation.controller import Base, Wish, allocate, price, seconds_per_token
 from lorax_spec.speculation.cost import StepCost
 from lorax_spec.speculation.offer import Offer, best, merge, tree_of
@@ -28,6 +29,18 @@ _SLOWER, _QUICKER = 0.05, 0.5
 
 #: Prunes an offer to what a sequence may go on with (its grammar).
 Allow = Callable[[Sequence, Offer], Offer]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of a step: its rows, those of prompts among them, the sequences that chose
+    tokens and the tokens they chose, and the context of each path (each sequence's first)."""
+
+    rows: int
+    prompts: bool
+    sequences: int
+    tokens: int
+    contexts: Rows[int]
 
 
 @dataclass
@@ -71,6 +84,8 @@ class Drafting:
         self._tracks: dict[Sequence, tuple[Track, ...]] = {}
         self._records: dict[tuple[str, str], Record] = {}
         self._turn_cost = dict.fromkeys(self._drafters, 0.0)
+        self._audit = Audit()
+        self._spent = 0.0
 
     @property
     def names(self) -> frozenset[str]:
@@ -100,12 +115,26 @@ class Drafting:
             if sequence.drafters and sequence.draft_room > 0:
                 number = sequence.request.speculation.num_tokens
                 (free if number is None else given).append((sequence, hidden))
+        began = self._clock()
         paths = self.cost.paths(len(sequence.tokens) for sequence, _ in rows)
         base = Base(len(rows) + other_rows, float(len(rows)), paths)
         if given:
             base = self._draft_given(given, base)
-        if free and (dear := price(base, self.cost)) < _TOO_DEAR:
-            self._draft_free(free, base, dear)
+        if free and price(base, self.cost) < _TOO_DEAR and self._audit.allows():
+            self._draft_free(free, base)
+        self._spent = self._clock() - began
+
+    def note_step(self, step: Step, seconds: float) -> None:
+        """Learn from a step, of so many seconds without drafting, what steps cost, and whether its
+        drafts were worth it."""
+        paths = self.cost.paths(step.contexts)
+        plain = step.rows == step.sequences
+        if not step.prompts:
+            alone = self.cost.seconds(step.sequences, step.sequences)
+            alone += self.cost.paths(step.contexts[: step.sequences])
+            rounds = step.tokens / step.sequences
+            self._audit.note(not plain, (seconds + self._spent) / alone, rounds)
+        self.cost.note(step.rows, step.tokens, paths, seconds, plain=plain)
 
     def _draft_given(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> Base:
         """Exactly what was asked for; returns ``base`` with it."""
@@ -127,10 +156,8 @@ class Drafting:
             paths += max(0, len(draft.paths) - 1) * self.cost.path(len(one.turn.sequence.tokens))
         return Base(base.rows + nodes, base.tokens + tokens, base.paths + paths)
 
-    def _draft_free(
-        self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base, dear: float
-    ) -> None:
-        """As much as makes the batch fastest; ``dear`` is what a row must bring, in tokens."""
+    def _draft_free(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> None:
+        """As much as makes the batch fastest."""
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
         asked = [
             self._open(Turn(sequence, hidden, nodes, min(sequence.draft_room, self._most_ahead)))
@@ -152,7 +179,7 @@ class Drafting:
             Wish(offer, len(one.turn.sequence.tokens))
             for one, offer in zip(tried, offers, strict=True)
         ]
-        chosen = allocate(wishes, base, self.cost)
+        chosen, dear = allocate(wishes, base, self.cost)
         for one, offer, nodes_of_one in zip(tried, offers, chosen, strict=True):
             one.turn.sequence.draft = tree_of(offer, nodes_of_one)
             reach = offer.reach()
@@ -212,7 +239,7 @@ class Drafting:
 
 def _worth_without(name: str, offers: Rows[Offer], count: int, dear: float) -> float:
     """What the best draft of ``count`` nodes would be worth without one drafter's offer, in tokens
-    net of its rows."""
+    net of what its nodes cost, ``dear`` each."""
     others = [offer for offer in offers if name not in offer.drafters]
     if not others:
         return 0.0

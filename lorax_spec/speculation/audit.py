@@ -1,0 +1,73 @@
+"""Whether drafting really pays: judged by what steps took, not by what they should have taken.
+
+Drafts are chosen by estimates of acceptance and cost.  Should these be wrong together, the batch
+could be slower than without drafts and never notice; so now and then a step goes without, and
+where the drafted ones turn out slower, drafting pauses.
+"""
+
+from __future__ import annotations
+
+#: Drafted steps in a row before one goes without, to compare with.
+_CONTROL = 48
+#: Share of the newest step in the running means.
+_NEWEST = 0.06
+#: Steps of each kind before they are compared.
+_ENOUGH, _ENOUGH_PLAIN = 12, 2
+#: The shortest and the longest pause, in steps.
+_SHORTEST, _LONGEST = 24, 768
+
+
+class _Pace:
+    """Time for each token, over steps of which the newest count most.
+
+    It is a ratio of sums: the mean of the steps' own ratios would be another thing."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._time = self._rounds = 0.0
+
+    @property
+    def value(self) -> float:
+        return self._time / self._rounds if self.count else 0.0
+
+    def note(self, time: float, rounds: float) -> None:
+        self.count += 1
+        self._time += max(_NEWEST, 1.0 / self.count) * (time - self._time)
+        self._rounds += max(_NEWEST, 1.0 / self.count) * (rounds - self._rounds)
+
+
+class Audit:
+    """Compares the pace of steps with drafts and without, their times taken as shares of what a
+    step of the same sequences without drafts should take, so that batches of all sizes can be
+    compared."""
+
+    def __init__(self) -> None:
+        self._plain, self._drafted = _Pace(), _Pace()
+        self._in_a_row = 0
+        self._rest = 0
+        self._pause = 0
+
+    def allows(self) -> bool:
+        """Whether the next step may draft."""
+        if self._rest > 0:
+            self._rest -= 1
+            return False
+        if self._in_a_row >= _CONTROL or self._plain.count < _ENOUGH_PLAIN:
+            self._in_a_row = 0
+            return False
+        return True
+
+    def note(self, drafted: bool, time: float, rounds: float) -> None:
+        """A step took ``time`` of what one without drafts should, for ``rounds`` tokens of each
+        sequence."""
+        if not drafted:
+            self._plain.note(time, rounds)
+            return
+        self._in_a_row += 1
+        self._drafted.note(time, rounds)
+        if self._drafted.count >= _ENOUGH:
+            if self._drafted.value > self._plain.value:
+                self._pause = min(max(_SHORTEST, 2 * self._pause), _LONGEST)
+                self._rest, self._drafted = self._pause, _Pace()
+            elif self._drafted.count > _CONTROL:
+                self._pause = 0
