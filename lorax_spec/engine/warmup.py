@@ -43,7 +43,8 @@ def warm_up(model: LanguageModel, lease: Lease, row_floor: int, *, exact: bool) 
     """
 
     def timed(sequences: int, nodes: int, context: int) -> float:
-        return _seconds(model, [_step(lease, nodes, context)] * sequences, row_floor, exact)
+        plan = rehearsal(lease, sequences, nodes, context)
+        return forward_seconds(model, plan, row_floor, exact=exact)
 
     began = time.perf_counter()
     measured: dict[int, float] = {}
@@ -65,7 +66,10 @@ def _between(seconds: float, most: float) -> float:
     return min(max(0.0, seconds), most)
 
 
-def _seconds(model: LanguageModel, plan: Rows[Scheduled], row_floor: int, exact: bool) -> float:
+def forward_seconds(
+    model: LanguageModel, plan: Rows[Scheduled], row_floor: int, *, exact: bool
+) -> float:
+    """The quickest of several forwards of ``plan``."""
     clock, best = clock_of(model.device), float("inf")
     for _ in range(_REPEATS):
         began = clock()
@@ -77,8 +81,11 @@ def _seconds(model: LanguageModel, plan: Rows[Scheduled], row_floor: int, exact:
     return best
 
 
-def _step(lease: Lease, nodes: int, context: int) -> Scheduled:
-    """A sequence that decodes one token and verifies a chain of ``nodes``."""
+def rehearsal(lease: Lease, sequences: int, nodes: int, context: int) -> list[Scheduled]:
+    """Sequences of nothing after ``context`` tokens, each with a chain of ``nodes`` to verify.
+
+    ``lease`` is one of no adapters.  Keys are those of the null block, again and again.
+    """
     sequence = Sequence(
         request=TokenRequest(0, (0,), Parameters()),
         lease=lease,
@@ -87,7 +94,7 @@ def _step(lease: Lease, nodes: int, context: int) -> Scheduled:
         limit=context + nodes + 1,
         blocks=[NULL_BLOCK] * blocks_for(context + nodes + 1),
     )
-    return Scheduled(sequence, context - 1, 1, chain([0] * nodes, "warm-up"))
+    return [Scheduled(sequence, context - 1, 1, chain([0] * nodes, "warm-up"))] * sequences
 
 
 def _rising(measured: dict[int, float]) -> dict[int, float]:

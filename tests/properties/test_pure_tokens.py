@@ -80,7 +80,7 @@ def fast_engines() -> Iterator[tuple[Engine, Engine]]:
 
 several = st.lists(requests(), min_size=2, max_size=8)
 thorough = settings(
-    max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -130,7 +130,7 @@ def test_preempted_with_drafts(exact_engines: tuple[Engine, Engine]) -> None:
         GenerateRequest(
             item["prompt"],
             adapter,
-            parameters=Parameters(120, 0.8, seed=3, presence_penalty=0.2, ignore_eos_token=True),
+            parameters=Parameters(90, 0.5, seed=3, frequency_penalty=0.3, ignore_eos_token=True),
             speculation=Speculation(method, 12),
         )
         for item, adapter, method in zip(

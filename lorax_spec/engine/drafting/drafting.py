@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
@@ -24,8 +25,10 @@ FARTHEST = 16
 _TOO_DEAR = 0.97
 #: Rows that the controller's drafts of a whole batch may fill, and those of one sequence.
 _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
-#: Share of a slower and of a quicker call in the running estimate of a drafter's turn.
-_SLOWER, _QUICKER = 0.05, 0.5
+#: Share of the newest round of tokens in the running estimate of what a token takes.
+_NEWEST = 0.03
+#: Share of a slower call in the running estimate of a drafter's turn.
+_SLOWER = 0.05
 
 #: Prunes an offer to what a sequence may go on with (its grammar).
 Allow = Callable[[Sequence, Offer], Offer]
@@ -86,6 +89,7 @@ class Drafting:
         self._turn_cost = dict.fromkeys(self._drafters, 0.0)
         self._audit = Audit()
         self._spent = 0.0
+        self._seconds_per_token = 0.0
 
     @property
     def names(self) -> frozenset[str]:
@@ -134,6 +138,10 @@ class Drafting:
             alone += self.cost.paths(step.contexts[: step.sequences])
             rounds = step.tokens / step.sequences
             self._audit.note(not plain, (seconds + self._spent) / alone, rounds)
+            pace = (seconds + self._spent) / step.tokens
+            # Steps by the tokens they gave, so that this is time over tokens, not a mean of both.
+            share = 1.0 - (1.0 - _NEWEST) ** rounds
+            self._seconds_per_token += share * (pace - self._seconds_per_token)
         self.cost.note(step.rows, step.tokens, paths, seconds, plain=plain)
 
     def _draft_given(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> Base:
@@ -163,7 +171,8 @@ class Drafting:
             self._open(Turn(sequence, hidden, nodes, min(sequence.draft_room, self._most_ahead)))
             for sequence, hidden in rows
         ]
-        per_token = seconds_per_token(base, self.cost)
+        # A token saves what a token takes: less where most of them are guessed already.
+        per_token = min(seconds_per_token(base, self.cost), self._seconds_per_token or math.inf)
         for name in self._drafters:
             willing = []
             for one in asked:
@@ -227,8 +236,8 @@ class Drafting:
     def _note_cost(self, name: str, seconds: float) -> None:
         """Quick to believe that a turn was quick: slow ones were often disturbed, or the first."""
         known = self._turn_cost[name]
-        share = _SLOWER if seconds > known else _QUICKER
-        self._turn_cost[name] = known + share * (seconds - known) if known else seconds
+        slower = known + _SLOWER * (seconds - known)
+        self._turn_cost[name] = min(seconds, slower) if known else seconds
 
     def _merged(self, one: _Asked) -> Offer:
         offer = merge(one.offers)

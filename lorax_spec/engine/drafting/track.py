@@ -14,7 +14,7 @@ _QUICK, _STEADY = 0.25, 0.02
 #: The most turns that pass without trying a drafter that did not pay.
 _LONGEST_REST = 127
 #: Turns that a drafter is asked at in any case before it is judged.
-_TRIALS = 4
+_TRIALS = 6
 #: An offer this sure of the next token leaves a second drafter little to add.
 _STRONG = 0.6
 
