@@ -9,15 +9,14 @@ head and noise count about equally (free text), so what a guess v is worth is a 
     P(v) = share * S_sure(v) + (1 - share) * S_free(v)
     S(v) = exp(a log q(v) / T + b g(v)) / (exp(c) + sum over u of exp(a log q(u) / T + b g(u)))
 
-over the candidates, with c for none of them.  Which part is right changes with the text rather
-than with the token, so a sequence's own past moves its share (Leaning).  Both parts are fitted at
-T = 0.8; below it their exponents move, linearly in T, to those fitted for greedy outputs, where P
-is a softmax of ``a log q``.
+over the candidates, with c for none of them.  Both parts are fitted at T = 0.8; below it their
+exponents move, linearly in T, to those fitted for greedy outputs, where P is a softmax of
+``a log q``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +30,6 @@ LOOKED_AT = 64
 FITTED_TEMPERATURE = 0.8
 #: The least that a candidate is worth.
 LEAST = 1e-12
-#: How far a sequence's leaning moves the logit of its share, how much of it lasts from turn to
-#: turn, and the most that one guess may add.  Fitted with the constants of the embedded Hydra
-#: heads, on half of the workloads; 0.8 to 0.95 are as good.
-_PULL, _MEMORY, _MOST_EVIDENCE = 0.35, 0.9, 2.0
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -88,52 +83,11 @@ def head_constants(calibration: Mapping[str, Any]) -> list[HeadConstants]:
     ]
 
 
-class Leaning:
-    """How much more one sequence's past speaks for the sure part than for the free one.
-
-    ``value`` is a decayed sum of log-odds, 0 for a sequence without a past.
-    """
-
-    def __init__(self) -> None:
-        self.value = 0.0
-
-    def update(self, evidences: Sequence[float]) -> None:
-        """One turn's guesses were judged; ``evidences`` of those whose true token is known."""
-        if evidences:
-            self.value = self.value * _MEMORY + sum(evidences) / len(evidences)
-
-
-def evidence(
-    log_q: Sequence[float] | Floats,
-    noise: Sequence[float] | Floats,
-    temperature: float,
-    constants: HeadConstants,
-    right: int | None,
-) -> float:
-    """Log-odds of the sure over the free part, from one position's candidates.
-
-    ``right``: the index of the model's token among them, None where it was none of them.
-    """
-    sure, free = (
-        _part(
-            of, np.asarray(log_q, np.float64), np.asarray(noise, np.float64), temperature, constants
-        )
-        for of in (constants.sure, constants.free)
-    )
-
-    def chance(worth: Floats) -> float:
-        return float(worth[right] if right is not None else 1.0 - worth.sum())
-
-    odds = np.log(max(chance(sure), LEAST)) - np.log(max(chance(free), LEAST))
-    return float(np.clip(odds, -_MOST_EVIDENCE, _MOST_EVIDENCE))
-
-
 def worths(
     log_q: Floats,
     noise: Floats | None,
     temperature: float | Floats,
     constants: HeadConstants,
-    leaning: float | Floats = 0.0,
 ) -> Floats:
     """How likely each candidate is the model's token, in (0, 1], together at most 1.
 
@@ -142,34 +96,14 @@ def worths(
         noise: the same shape, the guessed position's noise of each candidate; None for greedy
             requests, whose temperature does not matter.
         temperature: above 0; a number, or an array that broadcasts against ``log_q``.
-        leaning: the sequence's Leaning; a number, or an array that broadcasts likewise.
     """
     greedy = constants.greedy
     if noise is None:
         return _softmax(greedy.sharpness * log_q, greedy.none)
-    doubt = np.maximum(1.0 - np.asarray(constants.share), LEAST)
-    odds = constants.share / doubt * np.exp(_PULL * np.asarray(leaning))
-    share = odds / (1.0 + odds)
     sure = _part(constants.sure, log_q, noise, temperature, constants)
     free = _part(constants.free, log_q, noise, temperature, constants)
-    mixed: Floats = share * sure + (1.0 - share) * free
+    mixed: Floats = constants.share * sure + (1.0 - constants.share) * free
     return mixed
-
-
-def ranked(
-    tokens: Sequence[int],
-    log_q: Sequence[float] | Floats,
-    noise: Sequence[float] | Floats | None,
-    temperature: float,
-    constants: HeadConstants,
-    most: int,
-    leaning: float = 0.0,
-) -> list[tuple[int, float]]:
-    """The best ``most`` of one position's candidates, best first: (token, probability)."""
-    heard = None if noise is None else np.asarray(noise, np.float64)
-    worth = worths(np.asarray(log_q, np.float64), heard, temperature, constants, leaning)
-    order = np.argsort(-worth, kind="stable")[:most]
-    return [(int(tokens[i]), float(worth[i])) for i in order]
 
 
 def _part(

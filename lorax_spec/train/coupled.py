@@ -8,30 +8,18 @@ from dataclasses import dataclass, field
 import torch
 
 from lorax_spec.kernels.noise import gumbel
-from lorax_spec.speculation.coupling import LOOKED_AT, HeadConstants, Leaning, evidence, worths
+from lorax_spec.speculation.coupling import LOOKED_AT, HeadConstants, worths
 from lorax_spec.train.acceptance import WIDTH, Output
-from lorax_spec.train.calibrate import Judged
 
 
 @dataclass
 class Coupled:
-    """A Ranking along one output, which was generated at ``temperature``.
-
-    ``judged``: every head's guesses along it, from which the sequence's leaning at every place
-    follows; without them it leans nowhere.
-    """
+    """A Ranking along one output, which was generated at ``temperature``."""
 
     output: Output
     temperature: float
     constants: Sequence[HeadConstants]
-    judged: Sequence[Judged] = ()
     _noise: torch.Tensor | None = field(default=None, init=False)
-    _leaning: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._leaning = torch.zeros(len(self.output.tokens))
-        if self.temperature and self.judged:
-            self._leaning = torch.tensor(self._leanings())
 
     def __call__(
         self, head: int, logits: torch.Tensor, places: torch.Tensor
@@ -46,36 +34,10 @@ class Coupled:
                 noise.gather(1, looked_at).double().cpu().numpy() if self.temperature else None,
                 self.temperature,
                 self.constants[head],
-                self._leaning[places - 1 - head][:, None].numpy(),
             )
         ).to(logits.device, torch.float32)
         best = worth.topk(min(WIDTH, worth.shape[1]))
         return looked_at.gather(1, best.indices), best.values
-
-    def _leanings(self) -> list[float]:
-        """The leaning at every place, the guesses for the tokens before it being judged."""
-        leaning, found = Leaning(), []
-        for place in range(len(self.output.tokens)):
-            evidences = [
-                self._evidence(head, place - 1 - head)
-                for head in range(len(self.judged))
-                if place - 1 - head >= 0
-            ]
-            leaning.update(evidences)
-            found.append(leaning.value)
-        return found
-
-    def _evidence(self, head: int, place: int) -> float:
-        """Of the guess that a head made at a place."""
-        guesses = self.judged[head]
-        right = int(guesses.right[place])
-        return evidence(
-            guesses.log_q[place].numpy(),
-            guesses.noise[place].numpy(),
-            self.temperature,
-            self.constants[head],
-            right if right < guesses.log_q.shape[1] else None,
-        )
 
     def _noise_at(self, places: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
         if self._noise is None:

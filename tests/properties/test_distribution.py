@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from lorax_spec import embedded
-from lorax_spec.engine import core as engine_core
+from lorax_spec.engine import verification
 from lorax_spec.engine.engine import Engine
 from lorax_spec.speculation.tree import ROOT, DraftTree
 from lorax_spec.speculation.verify import At, Walk, verify
@@ -70,8 +70,8 @@ def test_samples_follow_the_exact_distribution(engine: Engine, prompt: str, cell
 
 
 def _always_follow(
-    trees: Sequence[DraftTree], choose: Callable[[list[At]], list[engine_core.Choice]]
-) -> list[Walk[engine_core.Choice]]:
+    trees: Sequence[DraftTree], choose: Callable[[list[At]], list[verification.Choice]]
+) -> list[Walk[verification.Choice]]:
     """A verifier that takes the first child of the root whatever was sampled."""
     walks = verify(trees, choose)
     followed = []
@@ -80,8 +80,8 @@ def _always_follow(
             followed.append(walk)
             continue
         node = tree.parents.index(ROOT)
-        first = engine_core.Choice(
-            engine_core.Chosen(tree.tokens[node], walk.choices[0].chosen.logprob), None
+        first = verification.Choice(
+            verification.Chosen(tree.tokens[node], walk.choices[0].chosen.logprob), None
         )
         followed.append(Walk((first, choose([At(index, node)])[0]), (node,)))
     return followed
@@ -90,5 +90,5 @@ def _always_follow(
 def test_a_verifier_that_trusts_drafts_is_caught(
     engine: Engine, prompt: str, cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_core, "verify", _always_follow)
+    monkeypatch.setattr(verification, "verify", _always_follow)
     assert p_value(sample(engine, prompt, SAMPLES // 4), cells) < FALSE_ALARM

@@ -184,7 +184,7 @@ def test_drafts_were_accepted(
     hits = Counter(
         token.drafter for answer in crowded(tight, batch) for token in answer.details.tokens
     )
-    assert hits[drafter] > 5
+    assert hits[drafter] > 2
 
 
 def test_branches_were_accepted(exact_engines: tuple[Engine, Engine]) -> None:

@@ -15,11 +15,8 @@ from hypothesis.extra import numpy as arrays
 from lorax_spec.speculation.coupling import (
     UNCALIBRATED,
     HeadConstants,
-    Leaning,
     Part,
-    evidence,
     head_constants,
-    ranked,
     worths,
 )
 
@@ -60,18 +57,6 @@ def test_a_better_score_is_never_worth_less(
     assert (worth[:, None] >= worth - 1e-15)[ahead].all()
     greedy = worths(log_q, None, temperature, constants)
     assert (greedy[:, None] >= greedy - 1e-15)[log_q[:, None] >= log_q].all()
-
-
-@given(log_probabilities, temperatures, heads, st.integers(1, 70))
-def test_ranked_gives_the_best_first(
-    log_q: Floats, temperature: float, constants: HeadConstants, most: int
-) -> None:
-    noise, tokens = noise_for(log_q), list(range(100, 100 + len(log_q)))
-    guesses = ranked(tokens, log_q, noise, temperature, constants, most)
-    worth = worths(log_q, noise, temperature, constants)
-    assert [p for _, p in guesses] == sorted(worth, reverse=True)[:most]
-    assert all(worth[token - 100] == p for token, p in guesses)
-    assert len({token for token, _ in guesses}) == len(guesses)
 
 
 @given(log_probabilities, heads)
@@ -145,40 +130,26 @@ def test_constants_are_read_by_name() -> None:
         head_constants({"sharpness": [1.0]})
 
 
-def test_a_sequence_leans_to_the_part_that_was_right() -> None:
-    """After turns in which the noise decided nothing, the head's own first guess leads again."""
+def test_the_share_decides_whether_head_or_noise_leads() -> None:
     sure, free = Part(2.0, 0.0, -20.0), Part(1.0, 1.0, -20.0)
-    constants = HeadConstants(greedy=sure, free=free, sure=sure, share=0.5)
-    log_q = np.log(np.array([0.6, 0.3, 0.1]))
-    noise = np.array([-1.0, 2.5, 0.0])
-    assert ranked([0, 1, 2], log_q, noise, 0.8, constants, 1)[0][0] == 1
-    leaning = Leaning()
-    for _ in range(10):
-        leaning.update([evidence(log_q, noise, 0.8, constants, right=0)] * 2)
-    assert leaning.value > 2.0
-    assert ranked([0, 1, 2], log_q, noise, 0.8, constants, 1, leaning.value)[0][0] == 0
-    for _ in range(30):
-        leaning.update([evidence(log_q, noise, 0.8, constants, right=1)])
-    assert leaning.value < -2.0
-    before = leaning.value
-    leaning.update([])
-    assert leaning.value == before
+    log_q, noise = np.log(np.array([0.6, 0.3, 0.1])), np.array([-1.0, 2.5, 0.0])
+    for share, first in ((0.9, 0), (0.1, 1)):
+        constants = HeadConstants(greedy=sure, free=free, sure=sure, share=share)
+        assert worths(log_q, noise, 0.8, constants).argmax() == first
 
 
-@given(log_probabilities, temperatures, heads, st.integers(0, 99), st.floats(-20.0, 20.0))
-def test_leaning_moves_between_the_two_parts(
-    log_q: Floats, temperature: float, constants: HeadConstants, seed: int, leaning: float
+@given(log_probabilities, temperatures, heads, st.integers(0, 99))
+def test_worths_mix_the_two_parts_by_their_share(
+    log_q: Floats, temperature: float, constants: HeadConstants, seed: int
 ) -> None:
     noise = noise_for(log_q, seed)
-    worth = worths(log_q, noise, temperature, constants, leaning)
-    parts = [
-        worths(log_q, noise, temperature, replace(constants, share=share)) for share in (0.0, 1.0)
-    ]
-    assert (worth >= np.minimum(*parts) - 1e-12).all()
-    assert (worth <= np.maximum(*parts) + 1e-12).all()
-    for right in (None, len(log_q) - 1):
-        found = evidence(log_q, noise, temperature, constants, right)
-        assert -2.0 <= found <= 2.0
+    sure, free = (
+        worths(log_q, noise, temperature, replace(constants, sure=part, free=part))
+        for part in (constants.sure, constants.free)
+    )
+    mixed = constants.share * sure + (1.0 - constants.share) * free
+    found = worths(log_q, noise, temperature, constants)
+    np.testing.assert_allclose(found, mixed, rtol=1e-9)
 
 
 def test_constants_of_many_heads_at_once_equal_each_alone() -> None:
@@ -197,7 +168,7 @@ def test_constants_of_many_heads_at_once_equal_each_alone() -> None:
     share: Any = np.array([UNCALIBRATED.share, other.share])[:, None, None]
     constants = HeadConstants(both("greedy"), both("free"), both("sure"), share)
     for heard in (noise, None):
-        together = worths(log_q, heard, 0.5, constants, leaning=1.5)
+        together = worths(log_q, heard, 0.5, constants)
         for k, head in enumerate((UNCALIBRATED, other)):
-            alone = worths(log_q[k], None if heard is None else heard[k], 0.5, head, leaning=1.5)
+            alone = worths(log_q[k], None if heard is None else heard[k], 0.5, head)
             np.testing.assert_allclose(together[k], alone, rtol=1e-12)

@@ -17,6 +17,7 @@ _ORIGIN = re.compile(r"^\[[\d:]+\] \S+: ")
 _BOUNDED = re.compile(r'^(\w+ ::= )\(\(\[\^\\"\\\\\\r\\n\]\)\)$', re.MULTILINE)
 _LOOSE = r'basic_string_sub ::= (("\"") | ([^\0-\x1f\"\\\r\n]'
 _STRICT = r'basic_string_sub ::= (("\"") | ([^\0-\x1f\"\\\uD800-\uDFFF]'
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|.)", re.DOTALL)
 _CHARACTER = r"[^\0-\x1f\"\\\uD800-\uDFFF]"
 
 
@@ -48,10 +49,12 @@ def _json_grammar(schema: str) -> str:
     """An EBNF grammar of a schema's texts.
 
     In strings of bounded length xgrammar 0.2.8 permits control characters, which JSON forbids,
-    and in all strings halves of surrogate pairs, which UTF-8 forbids.
+    and in all strings halves of surrogate pairs, which UTF-8 forbids.  It prints a character below
+    256 as two hexadecimal digits, but reads as many as follow.
     """
     grammar = str(xgrammar.Grammar.from_json_schema(schema, any_whitespace=False))
-    return _BOUNDED.sub(lambda rule: rule[1] + _CHARACTER, grammar).replace(_LOOSE, _STRICT)
+    grammar = _BOUNDED.sub(lambda rule: rule[1] + _CHARACTER, grammar).replace(_LOOSE, _STRICT)
+    return _ESCAPE.sub(lambda found: rf"\u00{found[1]}" if found[1] else found[0], grammar)
 
 
 def _one_of(choices: list[str]) -> str:
