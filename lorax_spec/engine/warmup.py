@@ -22,7 +22,22 @@ from lorax_spec.types import Parameters
 
 #: Rows of one sequence that are timed: these always, the others as far as patience goes.
 _ALWAYS = (1, 8, MAX_NODES)
-_FURTHER = (4, 2, 16, 32, 256, 128, 24, 12, 6, 3, *range(5, RECORDED_ROWS), 48)
+_FURTHER = (
+    4,
+    2,
+    16,
+    RECORDED_ROWS + 1,
+    32,
+    256,
+    128,
+    24,
+    20,
+    12,
+    6,
+    3,
+    *range(5, RECORDED_ROWS),
+    48,
+)
 #: Each count runs so often; the quickest run counts, since others were disturbed.
 _REPEATS = 4
 #: No further count is timed once all took so long, in seconds.

@@ -44,7 +44,7 @@ class StepCost:
         self._seconds = list(self._first)
         self._branch, self._key = branch, key
         self._measured_path = branch + key * context
-        self._seen = [0.0] * len(self._rows)
+        self._seen = [0] * len(self._rows)
         self._seen_plain = 0
         self._step, self._token = 0.0, 0.0
 
@@ -81,10 +81,11 @@ class StepCost:
             return
         if rows > self._rows[-1]:
             return  # long prompts: what they cost says little of a few rows more
+        # Never the count below: that may be what the same sequences take without drafts.
         left, right, between = self._between(rows)
-        for index, weight in ((left, 1.0 - between), (right, between)):
-            self._seconds[index] += weight * _rate(self._seen[index]) * error
-            self._seen[index] += weight
+        index = right if between > 0.0 else left
+        self._seconds[index] += _rate(self._seen[index]) * error
+        self._seen[index] += 1
 
     def _measured(self, rows: int) -> float:
         """Interpolated."""
@@ -106,5 +107,5 @@ class StepCost:
         return left, right, max(0.0, (rows - self._rows[left]) / span)
 
 
-def _rate(seen: float) -> float:
+def _rate(seen: int) -> float:
     return max(_LEARNED, 1.0 / (4.0 + seen))

@@ -167,12 +167,15 @@ class Drafting:
     def _draft_free(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> None:
         """As much as makes the batch fastest."""
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
-        asked = [
-            self._open(Turn(sequence, hidden, nodes, min(sequence.draft_room, self._most_ahead)))
-            for sequence, hidden in rows
-        ]
         # A token saves what a token takes: less where most of them are guessed already.
         per_token = min(seconds_per_token(base, self.cost), self._seconds_per_token or math.inf)
+        costs = self._turn_cost
+        asked = []
+        for sequence, hidden in rows:
+            tracks = self._tracks.get(sequence)
+            if tracks is None or not all(t.rests(costs[t.drafter.name], per_token) for t in tracks):
+                depth = min(sequence.draft_room, self._most_ahead)
+                asked.append(self._open(Turn(sequence, hidden, nodes, depth)))
         for name in self._drafters:
             willing = []
             for one in asked:
@@ -183,6 +186,8 @@ class Drafting:
                         willing.append(one)
             self._ask(name, willing)
         tried = [one for one in asked if one.tried]
+        if not tried:
+            return
         offers = [self._merged(one) for one in tried]
         wishes = [
             Wish(offer, len(one.turn.sequence.tokens))
@@ -196,9 +201,10 @@ class Drafting:
             for name, strong in one.tried.items():
                 track = one.track(name)
                 assert track is not None
+                gain = 0.0
                 if track.offered:
-                    without = _worth_without(name, one.offers, len(nodes_of_one), dear)
-                    track.note_gain(strong, worth - without)
+                    gain = worth - _worth_without(name, one.offers, len(nodes_of_one), dear)
+                track.note_gain(strong, gain)
 
     def _open(self, turn: Turn) -> _Asked:
         """Begin a turn: what was offered at the last one is judged by the tokens that came."""

@@ -93,7 +93,7 @@ class Track:
 
     @property
     def offered(self) -> bool:
-        """Whether it had a guess at the last turn (a draft model may not have caught up yet)."""
+        """Whether it had a guess at the last turn."""
         return len(self._offer) > 0
 
     def judge(self, tokens: list[int]) -> None:
@@ -101,6 +101,13 @@ class Track:
         if self._offer and len(tokens) > self._expected_at:
             self.acceptance.judge(self._offer, tokens[self._expected_at :])
         self._offer = NOTHING
+
+    def rests(self, turn_cost: float, seconds_per_token: float) -> bool:
+        """Whether this turn passes without a question, told at the least cost."""
+        if self._rest == 0 or self.gains.weak * seconds_per_token > turn_cost:
+            return False
+        self._rest -= 1
+        return True
 
     def note_gain(self, strong: bool, gain: float) -> None:
         self.gains.note(strong, gain, _QUICK)
