@@ -2,6 +2,8 @@
 
 Prompts are computed beforehand and stay in the prefix cache, the same for every side, so that
 what is timed is decoding: a prompt's own pass takes no drafts and would hide what they cost.
+A request that ends makes room for the next, as on a server, and the clock stops when none is left:
+sequences that draft well end early, and the last ones' small batches would be another workload.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
-from lorax_spec.bench.engine_side import EngineSide, drive
+from lorax_spec.bench.engine_side import EngineSide, Traffic, drive
 from lorax_spec.bench.judging import Ratio
 from lorax_spec.bench.pairs import Run, Side, interleaved, timed
 from lorax_spec.bench.report import Value
@@ -21,38 +23,56 @@ from lorax_spec.speculation.guesses import total
 from lorax_spec.types import DrafterCounts, SpeculationDetails
 
 OFF, AGAIN = "off", "off again"
+#: Requests of a group, in batches.
+WAVES = 2
 _SCREENED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Decoded(Run):
-    """With what each request of the last round drafted."""
+    """With what each request of the last round drafted, and the tokens that came in the time."""
 
     details: tuple[SpeculationDetails, ...] = ()
+    in_time: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.in_time
 
     def __add__(self, other: Run) -> Decoded:
+        assert isinstance(other, Decoded)
         both = super().__add__(other)
-        details = other.details if isinstance(other, Decoded) else ()
-        return Decoded(both.outputs, both.seconds, both.cpu_seconds, both.rounds, details)
+        return Decoded(
+            both.outputs,
+            both.seconds,
+            both.cpu_seconds,
+            both.rounds,
+            other.details,
+            self.in_time + other.in_time,
+        )
 
 
 @dataclass(frozen=True)
 class DecodingSide:
-    """An EngineSide that finds its prompts computed."""
+    """An EngineSide that finds its prompts computed, and runs a part of them at a time."""
 
     side: EngineSide
 
     def __call__(self, prompts: Sequence[Prompt], /) -> Run:
         requests = list(self.side.requests(prompts))
-        answers, seconds, cpu_seconds = timed(lambda: drive(self.side.core, requests))
+        traffic = Traffic(self.side.core, requests)
+        _, seconds, cpu_seconds = timed(lambda: traffic.run_full(len(requests) // WAVES))
+        in_time = traffic.tokens
+        answers = traffic.finish()
         outputs = tuple(tuple(answer.tokens) for answer in answers)
         details = tuple(answer.speculation for answer in answers)
-        return Decoded(outputs, seconds, cpu_seconds, details=details)
+        return Decoded(outputs, seconds, cpu_seconds, details=details, in_time=in_time)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Requests of one workload, ``batch`` at a time; ``most`` groups are enough."""
+    """Requests of one workload, ``batch`` at a time, WAVES times as many in a group; ``most``
+    groups are enough."""
 
     workload: str
     batch: int
@@ -61,8 +81,9 @@ class Place:
 
     def group(self, index: int) -> list[Prompt]:
         """The prompts in turn; they come again where a batch is larger than the workload."""
-        first = index * self.batch
-        return [self.prompts[(first + i) % len(self.prompts)] for i in range(self.batch)]
+        count = WAVES * self.batch
+        first = index * count
+        return [self.prompts[(first + i) % len(self.prompts)] for i in range(count)]
 
 
 @dataclass(frozen=True)

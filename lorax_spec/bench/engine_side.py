@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -69,22 +70,50 @@ class EngineSide:
         return replace(self, speculation=Speculation(method, num_tokens, heads))
 
 
-def drive(core: EngineCore, requests: Sequence[TokenRequest]) -> list[Answer]:
-    """Answers in the order of the requests.  Raises the first error of any."""
-    answers = {request.request_id: Answer() for request in requests}
-    for request in requests:
-        core.submit(request)
-    live = len(requests)
-    while live:
-        if not core.has_work:
+class Traffic:
+    """Requests on their way through a core, so many at a time."""
+
+    def __init__(self, core: EngineCore, requests: Sequence[TokenRequest]) -> None:
+        self.answers = {request.request_id: Answer() for request in requests}
+        self._core = core
+        self._waiting = deque(requests)
+        self._live = 0
+
+    @property
+    def tokens(self) -> int:
+        """That came so far."""
+        return sum(len(answer.tokens) for answer in self.answers.values())
+
+    def run_full(self, at_once: int) -> None:
+        """Keep ``at_once`` requests running, as long as there are more to take."""
+        while self._waiting or self._live >= at_once:
+            while self._waiting and self._live < at_once:
+                self._core.submit(self._waiting.popleft())
+                self._live += 1
+            self._step()
+
+    def finish(self) -> list[Answer]:
+        """Run all to their ends; answers in the order of the requests."""
+        self.run_full(len(self.answers))
+        while self._live:
+            self._step()
+        return list(self.answers.values())
+
+    def _step(self) -> None:
+        """Raises the first error of any request."""
+        if not self._core.has_work:
             time.sleep(0.001)
-        for event in core.step():
+        for event in self._core.step():
             match event:
                 case Emitted(request_id, tokens):
-                    answers[request_id].tokens += [token.id for token in tokens]
+                    self.answers[request_id].tokens += [token.id for token in tokens]
                 case Finished(request_id, _, speculation):
-                    answers[request_id].speculation = speculation
-                    live -= 1
+                    self.answers[request_id].speculation = speculation
+                    self._live -= 1
                 case Failed(_, error):
                     raise error
-    return list(answers.values())
+
+
+def drive(core: EngineCore, requests: Sequence[TokenRequest]) -> list[Answer]:
+    """Answers in the order of the requests.  Raises the first error of any."""
+    return Traffic(core, requests).finish()

@@ -13,6 +13,8 @@ from lorax_spec.speculation.offer import NOTHING, Offer
 _QUICK, _STEADY = 0.25, 0.02
 #: The most turns that pass without trying a drafter that did not pay.
 _LONGEST_REST = 127
+#: Tokens that a turn might bring at best; a drafter that would not pay then is not even tried.
+_AT_BEST = 4.0
 #: Turns that a drafter is asked at in any case before it is judged.
 _TRIALS = 6
 #: An offer this sure of the next token leaves a second drafter little to add.
@@ -74,6 +76,8 @@ class Track:
         A drafter that does not pay is tried after 1, 3, 7 ... turns, and a new sequence begins
         where the others of its adapter have got to.
         """
+        if turn_cost > _AT_BEST * seconds_per_token:
+            return False
         self.record.turns += 1
         pays = self.gains.after(strong) * seconds_per_token > turn_cost
         if pays or self.record.turns <= _TRIALS:
@@ -104,6 +108,8 @@ class Track:
 
     def rests(self, turn_cost: float, seconds_per_token: float) -> bool:
         """Whether this turn passes without a question, told at the least cost."""
+        if turn_cost > _AT_BEST * seconds_per_token:
+            return True
         if self._rest == 0 or self.gains.weak * seconds_per_token > turn_cost:
             return False
         self._rest -= 1
