@@ -61,7 +61,7 @@ class DecodingSide:
     def __call__(self, prompts: Sequence[Prompt], /) -> Run:
         requests = list(self.side.requests(prompts))
         traffic = Traffic(self.side.core, requests)
-        _, seconds, cpu_seconds = timed(lambda: traffic.run_full(len(requests) // WAVES))
+        _, seconds, cpu_seconds = timed(lambda: traffic.run_full(max(1, len(requests) // WAVES)))
         in_time = traffic.tokens
         answers = traffic.finish()
         outputs = tuple(tuple(answer.tokens) for answer in answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from lorax_spec.bench import speculation
 from lorax_spec.bench.cells import (
     AGAIN,
     OFF,
+    WAVES,
     Cell,
     Decoded,
     DecodingSide,
@@ -24,6 +26,7 @@ from lorax_spec.bench.cells import (
     worth_timing,
 )
 from lorax_spec.bench.cli import app
+from lorax_spec.bench.engine_side import Traffic
 from lorax_spec.bench.judging import Clock, Ratio
 from lorax_spec.bench.pairs import Run
 from lorax_spec.bench.settings import Settings
@@ -82,7 +85,7 @@ def test_ratios_are_speeds_by_off() -> None:
 
 def test_groups_take_prompts_in_turn_and_repeat_them() -> None:
     place = Place("x", 4, list("abcdef"), 3)  # type: ignore[arg-type]
-    assert ["".join(place.group(i)) for i in range(3)] == ["abcd", "efab", "cdef"]  # type: ignore[arg-type]
+    assert ["".join(place.group(i)) for i in range(3)] == ["abcdefab", "cdefabcd", "efabcdef"]  # type: ignore[arg-type]
 
 
 def test_depths_that_nothing_was_drafted_at_are_left_out() -> None:
@@ -167,7 +170,7 @@ def test_places_come_in_order_with_the_groups_asked_for(opened: Opened) -> None:
     assert [len(runs) for _, runs in hurried] == [1] * 4
     for place, runs in found:
         for run in runs:
-            assert {len(side.outputs) for side in run.values()} == {place.batch}
+            assert {len(side.outputs) for side in run.values()} == {WAVES * place.batch}
         one = cell(place, "auto", runs, 0.0)
         assert one.differing == 0
         assert one.tokens_per_forward >= 1.0
@@ -199,6 +202,30 @@ def test_timed_prompts_are_computed_beforehand(opened: Opened) -> None:
     assert rows[0] <= 16
     assert isinstance(run, Decoded)
     assert run.details[0].forward_passes == 4
+
+
+@pytest.mark.slow
+def test_a_request_that_ends_makes_room_for_the_next(opened: Opened) -> None:
+    """The clock sees full batches only."""
+    prompts = embedded_tasks(("code",), 6, opened.tokenizer, 8, seed=0)["code"]
+    lengths = [3, 8, 8, 8, 8, 8]
+    given = [replace(p, new_tokens=n) for p, n in zip(prompts, lengths, strict=True)]
+    traffic = Traffic(opened.core, list(opened.side(OFF).requests(given)))
+    running: list[int] = []
+    step = opened.core.step
+
+    def watched() -> object:
+        running.append(sum(opened.core.load_figures()[:2]))
+        return step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opened.core, "step", watched)
+        traffic.run_full(2)
+        in_time = traffic.tokens
+        assert set(running) == {2}
+    answers = traffic.finish()
+    assert in_time < sum(len(answer.tokens) for answer in answers)
+    assert [len(answer.tokens) for answer in answers] == lengths
 
 
 @pytest.mark.slow
