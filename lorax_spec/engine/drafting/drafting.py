@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ FARTHEST = 16
 _TOO_DEAR = 0.97
 #: Rows that the controller's drafts of a whole batch may fill, and those of one sequence.
 _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
+#: Pairs of drafter and adapter whose luck is remembered.
+_RECORDS = 4096
 #: Share of the newest round of tokens in the running estimate of what a token takes.
 _NEWEST = 0.03
 #: Share of a slower call in the running estimate of a drafter's turn.
@@ -85,10 +88,11 @@ class Drafting:
         self._most_ahead = most_ahead or FARTHEST
         self._allow = allow
         self._tracks: dict[Sequence, tuple[Track, ...]] = {}
-        self._records: dict[tuple[str, str], Record] = {}
+        self._records: OrderedDict[tuple[str, str], Record] = OrderedDict()
         self._turn_cost = dict.fromkeys(self._drafters, 0.0)
         self._audit = Audit()
         self._spent = 0.0
+        self._drafted_freely = False
         self._seconds_per_token = 0.0
 
     @property
@@ -126,6 +130,7 @@ class Drafting:
             base = self._draft_given(given, base)
         if free and price(base, self.cost) < _TOO_DEAR and self._audit.allows():
             self._draft_free(free, base)
+        self._drafted_freely = any(sequence.draft for sequence, _ in free)
         self._spent = self._clock() - began
 
     def note_step(self, step: Step, seconds: float) -> None:
@@ -137,7 +142,9 @@ class Drafting:
             alone = self.cost.seconds(step.sequences, step.sequences)
             alone += self.cost.paths(step.contexts[: step.sequences])
             rounds = step.tokens / step.sequences
-            self._audit.note(not plain, (seconds + self._spent) / alone, rounds)
+            # What requests ordered by number is not the controller's to answer for.
+            if plain or self._drafted_freely:
+                self._audit.note(not plain, (seconds + self._spent) / alone, rounds)
             pace = (seconds + self._spent) / step.tokens
             # Steps by the tokens they gave, so that this is time over tokens, not a mean of both.
             share = 1.0 - (1.0 - _NEWEST) ** rounds
@@ -222,7 +229,11 @@ class Drafting:
     def _start(self, name: str, sequence: Sequence) -> Track:
         adapter = sequence.request.medusa or sequence.request.adapter
         key = (name, adapter.adapter_id if adapter else "")
-        return Track.start(self._drafters[name], self._records.setdefault(key, Record()))
+        record = self._records.setdefault(key, Record())
+        self._records.move_to_end(key)
+        if len(self._records) > _RECORDS:
+            self._records.popitem(last=False)
+        return Track.start(self._drafters[name], record)
 
     def _ask(self, name: str, asked: Rows[_Asked]) -> None:
         """Add one drafter's offers."""

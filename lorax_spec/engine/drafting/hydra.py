@@ -14,13 +14,14 @@ from typing import Protocol
 import torch
 
 from lorax_spec.adapters.weights import HydraHeads
+from lorax_spec.engine.drafting.by_heads import offers_by_heads
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.eligible import HYDRA
 from lorax_spec.engine.drafting.ranking import CANDIDATES, Ranking
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.kernels.hydra import head_states
 from lorax_spec.speculation.medusa import HeadGuesses
-from lorax_spec.speculation.offer import NOTHING, Offer
+from lorax_spec.speculation.offer import Offer
 from lorax_spec.speculation.tree import ROOT
 
 #: Paths of a sequence followed to each depth.
@@ -67,17 +68,7 @@ class HydraDrafter:
         self._width = width
 
     def offer(self, turns: Rows[Turn]) -> list[Offer]:
-        groups: dict[int, tuple[HydraHeads, list[int]]] = {}
-        for index, turn in enumerate(turns):
-            heads = turn.sequence.hydra
-            if heads is not None and min(turn.nodes, turn.depth) > 0:
-                groups.setdefault(id(heads), (heads, []))[1].append(index)
-        offers = [NOTHING] * len(turns)
-        for heads, members in groups.values():
-            mine = [turns[index] for index in members]
-            for index, offer in zip(members, self._offers(heads, mine), strict=True):
-                offers[index] = offer
-        return offers
+        return offers_by_heads(turns, lambda turn: turn.sequence.hydra, self._offers)
 
     def observe(self, outcomes: Rows[Outcome]) -> None:
         """Heads read hidden states and tokens only."""

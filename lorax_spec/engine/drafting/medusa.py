@@ -8,13 +8,14 @@ from typing import Protocol
 import torch
 
 from lorax_spec.adapters.weights import MedusaHeads
+from lorax_spec.engine.drafting.by_heads import offers_by_heads
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.eligible import MEDUSA
 from lorax_spec.engine.drafting.ranking import CANDIDATES, Ranking
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.kernels.medusa import head_states
 from lorax_spec.speculation.medusa import best_first, static
-from lorax_spec.speculation.offer import NOTHING, Offer
+from lorax_spec.speculation.offer import Offer
 
 
 class LmHead(Protocol):
@@ -34,17 +35,7 @@ class MedusaDrafter:
         self._ranking = ranking or Ranking()
 
     def offer(self, turns: Rows[Turn]) -> list[Offer]:
-        groups: dict[int, tuple[MedusaHeads, list[int]]] = {}
-        for index, turn in enumerate(turns):
-            heads = turn.sequence.heads
-            if heads is not None:
-                groups.setdefault(id(heads), (heads, []))[1].append(index)
-        offers = [NOTHING] * len(turns)
-        for heads, members in groups.values():
-            mine = [turns[index] for index in members]
-            for index, offer in zip(members, self._offers(heads, mine), strict=True):
-                offers[index] = offer
-        return offers
+        return offers_by_heads(turns, lambda turn: turn.sequence.heads, self._offers)
 
     def observe(self, outcomes: Rows[Outcome]) -> None:
         """Heads read hidden states only."""
