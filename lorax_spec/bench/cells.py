@@ -2,8 +2,9 @@
 
 Prompts are computed beforehand and stay in the prefix cache, the same for every side, so that
 what is timed is decoding: a prompt's own pass takes no drafts and would hide what they cost.
-A request that ends makes room for the next, as on a server, and the clock stops when none is left:
-sequences that draft well end early, and the last ones' small batches would be another workload.
+A request that ends makes room for the next, as on a server.  Requests are of different lengths, and
+the clock runs from when the batch is full until no further request is left to take: what comes
+before and after are smaller batches, another workload, and longer where drafting goes well.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from lorax_spec.types import DrafterCounts, SpeculationDetails
 
 OFF, AGAIN = "off", "off again"
 #: Requests of a group, in batches.
-WAVES = 2
+WAVES = 3
+#: Requests have 0.5 to 1.5 times the workload's tokens, spread evenly (by the golden ratio).
+_SHORTEST, _STEP = 0.5, 0.618034
 _SCREENED_AT_ONCE = 16
 
 
@@ -60,9 +63,11 @@ class DecodingSide:
 
     def __call__(self, prompts: Sequence[Prompt], /) -> Run:
         requests = list(self.side.requests(prompts))
-        traffic = Traffic(self.side.core, requests)
-        _, seconds, cpu_seconds = timed(lambda: traffic.run_full(max(1, len(requests) // WAVES)))
-        in_time = traffic.tokens
+        traffic, at_once = Traffic(self.side.core, requests), max(1, len(requests) // WAVES)
+        traffic.fill(at_once)
+        before = traffic.tokens
+        _, seconds, cpu_seconds = timed(lambda: traffic.run_full(at_once))
+        in_time = traffic.tokens - before
         answers = traffic.finish()
         outputs = tuple(tuple(answer.tokens) for answer in answers)
         details = tuple(answer.speculation for answer in answers)
@@ -80,10 +85,16 @@ class Place:
     most: int
 
     def group(self, index: int) -> list[Prompt]:
-        """The prompts in turn; they come again where a batch is larger than the workload."""
+        """The prompts in turn, cut to different lengths; they come again where a batch is larger
+        than the workload."""
         count = WAVES * self.batch
         first = index * count
-        return [self.prompts[(first + i) % len(self.prompts)] for i in range(count)]
+        prompts = [self.prompts[(first + i) % len(self.prompts)] for i in range(count)]
+        return [_of_length(prompt, i * _STEP % 1.0) for i, prompt in enumerate(prompts)]
+
+
+def _of_length(prompt: Prompt, share: float) -> Prompt:
+    return replace(prompt, new_tokens=max(2, round((_SHORTEST + share) * prompt.new_tokens)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 
 from lorax_spec.bench.pairs import Run, timed
 from lorax_spec.bench.workload import Prompt
@@ -84,20 +84,30 @@ class Traffic:
         """That came so far."""
         return sum(len(answer.tokens) for answer in self.answers.values())
 
-    def run_full(self, at_once: int) -> None:
-        """Keep ``at_once`` requests running, as long as there are more to take."""
-        while self._waiting or self._live >= at_once:
-            while self._waiting and self._live < at_once:
-                self._core.submit(self._waiting.popleft())
-                self._live += 1
+    def fill(self, at_once: int) -> None:
+        """Take ``at_once`` requests and compute their prompts."""
+        first = list(islice(self._waiting, at_once))
+        self._take(at_once)
+        while not all(self.answers[request.request_id].tokens for request in first):
             self._step()
+
+    def run_full(self, at_once: int) -> None:
+        """Keep ``at_once`` requests running until there is none left to take."""
+        while self._waiting:
+            self._step()
+            self._take(at_once)
 
     def finish(self) -> list[Answer]:
         """Run all to their ends; answers in the order of the requests."""
-        self.run_full(len(self.answers))
+        self._take(len(self.answers))
         while self._live:
             self._step()
         return list(self.answers.values())
+
+    def _take(self, at_once: int) -> None:
+        while self._waiting and self._live < at_once:
+            self._core.submit(self._waiting.popleft())
+            self._live += 1
 
     def _step(self) -> None:
         """Raises the first error of any request."""

@@ -24,7 +24,7 @@ ATTENTION = "lorax_spec_paged"
 _BATCH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 
 #: Up to so many rows a pass is recorded; beyond, the interpreter's share is small.
-RECORDED_ROWS = 16
+RECORDED_ROWS = 32
 
 KVCaches = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
@@ -160,7 +160,7 @@ class LanguageModel:
         model.set_attn_implementation(ATTENTION)
         self.caches: KVCaches = {}
         self._attention: Attend = _mix
-        self._programs: dict[tuple[int, int, bool], Program | None] = {}
+        self._programs: dict[tuple[int, bool], Program | None] = {}
         #: The last pass was recorded first, so its time says nothing.
         self.took_longer = False
         self.kv_shapes = self._probe()
@@ -195,11 +195,14 @@ class LanguageModel:
         """
         self._attention = self._paged(batch)
         self._holder.lanes = batch.lanes
-        program = self._program(len(batch.ids), len(batch.kept), bool(batch.lanes))
+        rows = len(batch.ids)
+        program = self._program(rows, bool(batch.lanes))
         if program is None:
             hidden, logits = self._run(batch.ids, batch.positions, batch.kept, self._attend)
         else:
-            hidden, logits = program(batch.ids, batch.positions, batch.kept)
+            hidden, logits = program(batch.ids, batch.positions)
+            if len(batch.kept) < rows:
+                hidden, logits = hidden[batch.kept], logits[batch.kept]
         return hidden, logits.float()
 
     @torch.inference_mode()
@@ -272,39 +275,44 @@ class LanguageModel:
 
         return attend
 
-    def _program(self, rows: int, kept: int, adapted: bool) -> Program | None:
+    @torch.inference_mode()
+    def prepare(self, rows: int, adapted: bool) -> None:
+        """Record the pass for so many rows, some of adapters where ``adapted``."""
+        self._program(rows, adapted)
+
+    def _program(self, rows: int, adapted: bool) -> Program | None:
         """The recorded pass for so many rows, made when they first come; None: run the model."""
         if self.device.type != "cpu" or rows > RECORDED_ROWS:
             self.took_longer = False
             return None
-        key = (rows, kept, adapted)
+        key = (rows, adapted)
         self.took_longer = key not in self._programs
         if self.took_longer:
             step, lanes = self._attention, self._holder.lanes
             self._attention, self._holder.lanes = _mix, ()
-            self._programs[key] = self._recorded(rows, kept, adapted)
+            self._programs[key] = self._recorded(rows, adapted)
             self._attention, self._holder.lanes = step, lanes
         return self._programs[key]
 
-    def _recorded(self, rows: int, kept: int, adapted: bool) -> Program | None:
-        """Record on one random input, compare on another."""
+    def _recorded(self, rows: int, adapted: bool) -> Program | None:
+        """Record on one random input, compare on another; all rows are kept."""
         generator = torch.Generator().manual_seed(rows)
+        everything = torch.arange(rows)
 
-        def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def draw() -> tuple[torch.Tensor, torch.Tensor]:
             return (
                 torch.randint(self.vocabulary, (rows,), generator=generator),
                 torch.randint(256, (rows,), generator=generator),
-                torch.randint(rows, (kept,), generator=generator),
             )
 
         inputs = draw()
         with Recorder(inputs) as recorder:
             self._holder.recorder = recorder if adapted else None
-            outputs = self._run(*inputs, lambda *a: recorder.leaf(self._attend, *a))
+            outputs = self._run(*inputs, everything, lambda *a: recorder.leaf(self._attend, *a))
             self._holder.recorder = None
         program = recorder.program(*outputs)
         other = draw()
-        expected, actual = self._run(*other, self._attend), program(*other)
+        expected, actual = self._run(*other, everything, self._attend), program(*other)
         same = all(torch.equal(e, a) for e, a in zip(expected, actual, strict=True))
         return program if same else None
 

@@ -35,8 +35,9 @@ _FURTHER = (
     12,
     6,
     3,
-    *range(5, RECORDED_ROWS),
+    *range(5, 16),
     48,
+    *range(17, RECORDED_ROWS),
 )
 #: Each count runs so often; the quickest run counts, since others were disturbed.
 _REPEATS = 4

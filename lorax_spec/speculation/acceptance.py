@@ -13,6 +13,9 @@ from lorax_spec.speculation.tree import ROOT
 
 #: Depths that are told apart; deeper ones count as the deepest.
 DEPTHS = 8
+#: Nodes that are believed to have kept their promise at first, and the share of what is known that
+#: a draft makes forget.
+_TRUSTED, _FADING = 4.0, 0.01
 #: The most a probability may become: nothing is certain.
 SUREST = 0.98
 
@@ -32,23 +35,39 @@ class Acceptance:
         self._weight = weight
         self._hits = [0.0] * DEPTHS
         self._predicted = [0.0] * DEPTHS
+        self._corrections: list[float] | None = None
 
     def note(self, depth: int, predicted: float, hit: bool) -> None:
         """A level of guesses worth ``predicted`` together, ``depth`` tokens ahead (1 at least)."""
         if self._prior is not None:
             self._prior.note(depth, predicted, hit)
-        level = min(depth, DEPTHS) - 1
+        level = depth - 1 if depth < DEPTHS else DEPTHS - 1
         self._hits[level] = self._hits[level] * self._decay + hit
         self._predicted[level] = self._predicted[level] * self._decay + predicted
+        self._corrections = None
 
     def correction(self, depth: int) -> float:
-        level = min(depth, DEPTHS) - 1
-        expected = 1.0 if self._prior is None else self._prior.correction(depth)
-        observed = self._weight * expected + self._hits[level]
-        return observed / (self._weight + self._predicted[level])
+        return self.corrections()[min(depth, DEPTHS) - 1]
+
+    def corrections(self) -> list[float]:
+        """Of every depth.  They are found anew where this sequence has something new to say: the
+        prior moves slowly."""
+        if self._corrections is None:
+            weight = self._weight
+            expected = [1.0] * DEPTHS if self._prior is None else self._prior.corrections()
+            self._corrections = [
+                (weight * prior + hits) / (weight + predicted)
+                for prior, hits, predicted in zip(
+                    expected, self._hits, self._predicted, strict=True
+                )
+            ]
+        return self._corrections
 
     def judge(self, offer: Offer, tokens: Sequence[int]) -> None:
         """Compare an offer with ``tokens``, which came where it guessed."""
+        if offer.is_chain:
+            self._judge_chain(offer, tokens)
+            return
         at, first, count = ROOT, 0, len(offer)
         for depth, token in enumerate(tokens, 1):
             predicted, found = 0.0, None
@@ -64,14 +83,52 @@ class Acceptance:
                 return
             at, first = found, found + 1
 
-    def corrected(self, offer: Offer) -> Offer:
-        """The offer with its probabilities put right."""
-        depths: list[int] = []
-        factors = [self.correction(depth + 1) for depth in range(DEPTHS)]
-        probabilities = []
-        for parent, probability in zip(offer.parents, offer.probabilities, strict=True):
-            depth = 1 if parent == ROOT else depths[parent] + 1
-            depths.append(depth)
-            factor = factors[min(depth, DEPTHS) - 1]
-            probabilities.append(min(SUREST, probability * factor))
-        return Offer(offer.tokens, offer.parents, tuple(probabilities), offer.drafters, offer.whole)
+    def _judge_chain(self, offer: Offer, tokens: Sequence[int]) -> None:
+        for depth, (token, guess, probability) in enumerate(
+            zip(tokens, offer.tokens, offer.probabilities, strict=False), 1
+        ):
+            self.note(depth, probability, token == guess)
+            if token != guess:
+                return
+
+    def corrected(self, offer: Offer, kept: float = 1.0) -> Offer:
+        """The offer with its probabilities put right; ``kept``: the share of what it promised that
+        what was drafted of earlier ones brought."""
+        factors = self.corrections()
+        if offer.is_chain:
+            deeper = max(0, len(offer) - DEPTHS)
+            by_node = [factors[0] * kept, *factors[1 : len(offer)], *factors[-1:] * deeper]
+        else:
+            depths: list[int] = []
+            for parent in offer.parents:
+                depths.append(0 if parent == ROOT else depths[parent] + 1)
+            by_depth = [factors[0] * kept, *factors[1:], *factors[-1:] * max(depths)]
+            by_node = [by_depth[depth] for depth in depths]
+        probabilities = tuple(
+            [
+                p if (p := probability * factor) < SUREST else SUREST
+                for probability, factor in zip(offer.probabilities, by_node, strict=True)
+            ]
+        )
+        return Offer(offer.tokens, offer.parents, probabilities, offer.drafters, offer.whole)
+
+
+class Promises:
+    """How much of what was promised of drafted nodes came.
+
+    Of many estimates those that are too high are the likeliest to be chosen, so drafts bring less
+    than was expected of them even where estimates are right on the whole (the winner's curse).
+    """
+
+    def __init__(self) -> None:
+        self._promised = self._came = _TRUSTED
+
+    @property
+    def kept(self) -> float:
+        """The share, at most 1."""
+        return min(1.0, self._came / self._promised)
+
+    def note(self, promised: float, came: float) -> None:
+        """A draft of which ``promised`` nodes were expected to be right, and ``came`` were."""
+        self._promised += promised - _FADING * (self._promised - _TRUSTED)
+        self._came += came - _FADING * (self._came - _TRUSTED)

@@ -7,12 +7,15 @@ where the drafted ones turn out slower, drafting pauses.
 
 from __future__ import annotations
 
-#: Drafted steps in a row before one goes without, to compare with.
-_CONTROL = 48
+#: Drafted steps in a row before one goes without, to compare with: where drafting clearly pays, by
+#: so much, and where it is a close call.
+_CONTROL, _CLEARLY, _CONTROL_OF_CLOSE = 48, 1.2, 12
 #: Share of the newest step in the running means.
-_NEWEST = 0.06
+_NEWEST = 0.04
 #: Steps of each kind before they are compared.
-_ENOUGH, _ENOUGH_PLAIN = 12, 2
+_ENOUGH, _ENOUGH_PLAIN = 16, 2
+#: How much faster drafted steps must be: a draw is not worth the trouble.
+_PAYS = 1.02
 #: The shortest and the longest pause, in steps.
 _SHORTEST, _LONGEST = 24, 768
 
@@ -52,10 +55,15 @@ class Audit:
         if self._rest > 0:
             self._rest -= 1
             return False
-        if self._in_a_row >= _CONTROL or self._plain.count < _ENOUGH_PLAIN:
+        if self._in_a_row >= self._control or self._plain.count < _ENOUGH_PLAIN:
             self._in_a_row = 0
             return False
         return True
+
+    @property
+    def _control(self) -> int:
+        close = self._drafted.value * _CLEARLY > self._plain.value
+        return _CONTROL_OF_CLOSE if close else _CONTROL
 
     def note(self, drafted: bool, time: float, rounds: float) -> None:
         """A step took ``time`` of what one without drafts should, for ``rounds`` tokens of each
@@ -66,7 +74,7 @@ class Audit:
         self._in_a_row += 1
         self._drafted.note(time, rounds)
         if self._drafted.count >= _ENOUGH:
-            if self._drafted.value > self._plain.value:
+            if self._drafted.value * _PAYS > self._plain.value:
                 self._pause = min(max(_SHORTEST, 2 * self._pause), _LONGEST)
                 self._rest, self._drafted = self._pause, _Pace()
             elif self._drafted.count > _CONTROL:

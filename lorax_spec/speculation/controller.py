@@ -19,7 +19,7 @@ from lorax_spec.speculation.tree import MAX_NODES
 #: Guesses less likely than this never pay, and are not looked at.
 _UNLIKELY = 0.01
 #: How much faster a draft must promise to be than none: both are estimates.
-_WORTH_IT = 1.02
+_WORTH_IT = 1.04
 #: Sizes at which the price of a row is looked up.
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 
@@ -47,8 +47,8 @@ def price(base: Base, cost: StepCost) -> float:
 
     1 or more says that no draft can pay.
     """
-    alone = cost.forward(base.rows)
-    slope = min((cost.forward(base.rows + n) - alone) / n for n in _SIZES)
+    seconds = cost.forwards(base.rows, _SIZES[-1])
+    slope = min((seconds[n] - seconds[0]) / n for n in _SIZES)
     return max(0.0, slope) / seconds_per_token(base, cost)
 
 
@@ -68,15 +68,18 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> tuple[list[l
     candidates: list[tuple[float, int, int]] = []
     for index, wish in enumerate(wishes):
         if not wish.offer.whole:
-            for node, reach in enumerate(wish.offer.reach()):
+            for node, reach in enumerate(wish.offer.reach):
                 if reach > _UNLIKELY:
                     candidates.append((-reach, index, node))
+    if not candidates and not any(wish.offer.whole for wish in wishes):
+        return [[] for _ in wishes], 0.0
     # A parent is never less likely than its child and comes before it, so no prefix parts them.
     candidates.sort()
     seconds = cost.seconds(base.rows, base.tokens) + base.paths
     best, best_rate, best_tokens = 0, _WORTH_IT * base.tokens / seconds, base.tokens
     best_paths = base.paths
-    tokens, rows, branching = base.tokens, base.rows, base.paths
+    tokens, branching, token = base.tokens, base.paths, cost.token
+    forwards = cost.forwards(base.rows, len(candidates))
     paths = [cost.path(wish.context) for wish in wishes]
     grown: set[tuple[int, int]] = set()
     taken: list[tuple[int, int]] = []
@@ -91,8 +94,7 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> tuple[list[l
         taken.append((index, node))
         counts[index] += 1
         tokens -= negative
-        rows += 1
-        rate = tokens / (cost.seconds(rows, tokens) + branching)
+        rate = tokens / (forwards[len(taken)] + token * tokens + branching)
         if rate > best_rate:
             best, best_rate, best_tokens = len(taken), rate, tokens
             best_paths = branching
@@ -101,7 +103,7 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> tuple[list[l
         nodes[index].append(node)
     rows = base.rows + best
     for index, wish in enumerate(wishes):
-        if wish.offer.whole and (gain := sum(wish.offer.reach())) > 0.0:
+        if wish.offer.whole and (gain := sum(wish.offer.reach)) > 0.0:
             size = len(wish.offer)
             seconds = cost.seconds(rows + size, best_tokens + gain) + best_paths
             rate = (best_tokens + gain) / seconds

@@ -46,15 +46,33 @@ class StepCost:
         self._measured_path = branch + key * context
         self._seen = [0] * len(self._rows)
         self._seen_plain = 0
-        self._step, self._token = 0.0, 0.0
+        self._step = 0.0
+        #: Seconds that a token takes beside the forward.
+        self.token = 0.0
 
     def seconds(self, rows: int, tokens: float = 0.0) -> float:
         """Of a step of ``rows`` rows on one path that gives ``tokens`` tokens."""
-        return max(self.forward(rows) + self._token * tokens, 1e-6)
+        return max(self.forward(rows) + self.token * tokens, 1e-6)
 
     def forward(self, rows: int) -> float:
         """The part of ``seconds`` that tokens have no share in."""
         return max(self._measured(rows) + self._step, 1e-6)
+
+    def forwards(self, rows: int, count: int) -> list[float]:
+        """``forward`` of ``rows`` rows, of one more, and so on up to ``count`` more."""
+        known, measured, final = self._rows, self._seconds, len(self._rows) - 1
+        left, right, _ = self._between(rows)
+        seconds: list[float] = []
+        for n in range(rows, rows + count + 1):
+            if n > known[right] and right < final:
+                left, right = right, right + 1
+            elif n > known[right]:
+                left, right, _ = self._between(n)
+            stretch = (known[right] - known[left]) or 1
+            slope = (measured[right] - measured[left]) / stretch
+            beyond = max(0, n - known[left])
+            seconds.append(max(measured[left] + slope * beyond + self._step, 1e-6))
+        return seconds
 
     def path(self, context: int) -> float:
         """Seconds of one more path over ``context`` tokens."""
@@ -62,7 +80,9 @@ class StepCost:
 
     def paths(self, contexts: Iterable[int]) -> float:
         """What paths over these contexts cost beyond the one that was measured."""
-        return max(0.0, sum(map(self.path, contexts)) - self._measured_path)
+        contexts = list(contexts)
+        seconds = self._branch * len(contexts) + self._key * sum(contexts)
+        return max(0.0, seconds - self._measured_path)
 
     def note(self, rows: int, tokens: int, paths: float, seconds: float, *, plain: bool) -> None:
         """Learn from a step of ``rows`` rows and ``tokens`` tokens, whose ``paths`` cost so many
@@ -77,7 +97,7 @@ class StepCost:
             share = _rate(self._seen_plain) * error / (1.0 + many * many)
             self._seen_plain += 1
             self._step += share
-            self._token = max(0.0, self._token + share * many / _LIKE_A_STEP)
+            self.token = max(0.0, self.token + share * many / _LIKE_A_STEP)
             return
         if rows > self._rows[-1]:
             return  # long prompts: what they cost says little of a few rows more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 #: Depths that are told apart; deeper guesses count as the deepest of them.
 DEPTHS = 8
@@ -56,18 +56,29 @@ def resume_kind(changed: int) -> int:
     return _RESUME + min(changed, 4) - 1
 
 
+def _chances(first: float, bucket: int) -> tuple[float, ...]:
+    return (first, *(max(later, _LATER_AT_LEAST[bucket]) for later in _LATER))
+
+
+def _at_first() -> Iterator[tuple[float, ...]]:
+    """Chances of every kind before anything is learned."""
+    for columns in (_FIRST, _FIRST, _FIRST):
+        for bucket, row in enumerate(columns):
+            yield from (_chances(first, bucket) for first in row)
+    yield from (_chances(first, bucket) for bucket, first in enumerate(_COPYING))
+    yield _chances(0.70, 4)
+    yield from (_chances(first, 4) for first in _RESUMING)
+
+
+_AT_FIRST = tuple(_at_first())
+
+
 class MatchAcceptance:
     """``chances[kind][d]``: how likely token ``d + 1`` of a guess is right where all before it
     were; from DEPTHS on, as ``d = DEPTHS - 1``.  Learned from what followed, old trials fading."""
 
     def __init__(self) -> None:
-        self.chances: list[list[float]] = []
-        for columns in (_FIRST, _FIRST, _FIRST):
-            for bucket, row in enumerate(columns):
-                self.chances += [_chances(first, bucket) for first in row]
-        self.chances += [_chances(first, bucket) for bucket, first in enumerate(_COPYING)]
-        self.chances.append(_chances(0.70, 4))
-        self.chances += [_chances(first, 4) for first in _RESUMING]
+        self.chances = [list(chances) for chances in _AT_FIRST]
         self._trials = [[_PRIOR] * DEPTHS for _ in self.chances]
 
     def learn(self, kind: int, guess: Sequence[int], truth: Sequence[int]) -> None:
@@ -80,7 +91,3 @@ class MatchAcceptance:
             chances[place] += ((guessed == token) - chances[place]) / trials[place]
             if guessed != token:
                 return
-
-
-def _chances(first: float, bucket: int) -> list[float]:
-    return [first, *(max(later, _LATER_AT_LEAST[bucket]) for later in _LATER)]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from operator import mul
 
 from lorax_spec.speculation.tree import MAX_NODES, ROOT, DraftTree
 
@@ -34,14 +37,22 @@ class Offer:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @cached_property
     def reach(self) -> list[float]:
         """How likely each node is accepted: the product of the probabilities on its path."""
+        if self.is_chain:
+            return list(accumulate(self.probabilities, mul))
         reach: list[float] = []
         for parent, probability in zip(self.parents, self.probabilities, strict=True):
             reach.append(probability if parent == ROOT else reach[parent] * probability)
         return reach
 
+    @cached_property
+    def is_chain(self) -> bool:
+        return self.parents == _CHAINS[len(self.parents)]
 
+
+_CHAINS = tuple(tuple(range(ROOT, length - 1)) for length in range(4 * MAX_NODES))
 NOTHING = Offer()
 
 
@@ -115,5 +126,5 @@ def best(offer: Offer, count: int) -> DraftTree:
         return DraftTree()
     if len(offer) <= count:
         return DraftTree(offer.tokens, offer.parents, offer.drafters)
-    reach = offer.reach()
+    reach = offer.reach
     return tree_of(offer, sorted(range(len(offer)), key=lambda node: (-reach[node], node))[:count])

@@ -220,6 +220,9 @@ def test_a_request_that_ends_makes_room_for_the_next(opened: Opened) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opened.core, "step", watched)
+        traffic.fill(2)
+        assert set(running) == {2}
+        assert all(traffic.answers[i].tokens for i in list(traffic.answers)[:2])
         traffic.run_full(2)
         in_time = traffic.tokens
         assert set(running) == {2}

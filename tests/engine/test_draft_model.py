@@ -111,8 +111,8 @@ def test_depth_and_nodes_bound_the_work(prompts: Prompts) -> None:
     assert len(chain_of(offers(drafter, [new_sequence(prompt)], depth=2)[0])) == 2
     (one,) = offers(drafter, [new_sequence(prompt)], depth=8, nodes=1)
     (many,) = offers(drafter, [new_sequence(prompt)], depth=8)
-    best = max(many.reach())
-    assert one.reach()[0] == pytest.approx(best) and len(chain_of(one)) < 8
+    best = max(many.reach)
+    assert one.reach[0] == pytest.approx(best) and len(chain_of(one)) < 8
 
 
 def test_a_pass_that_costs_too_much_is_not_run(prompts: Prompts) -> None:

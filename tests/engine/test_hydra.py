@@ -203,7 +203,7 @@ def test_an_offer_is_the_best_of_a_beam_search(
         assert len(paths) == len(offer)
         # Those that tie with the last one may stand in for it.
         assert {one.tokens for one in best if one.reach > best[-1].reach * 1.001} <= paths
-        assert min(offer.reach()) >= best[-1].reach * 0.999
+        assert min(offer.reach) >= best[-1].reach * 0.999
 
 
 def test_the_guess_depends_on_the_path(folders: list[Path], texts: list[tuple[int, ...]]) -> None:
@@ -260,8 +260,8 @@ def test_a_static_tree_beyond_the_budget_keeps_its_likeliest(
     heads = replace(read(folders[1]), choices=TREES[2])
     whole, cut = (drafter.offer([turn(texts[0], heads, nodes)])[0] for nodes in (32, 2))
     assert len(whole) == len(TREES[2]) and len(cut) == 4
-    best = sorted(zip(whole.reach(), map(whole.tokens.__getitem__, range(8)), strict=True))[-4:]
-    assert sorted(cut.reach()) == pytest.approx([reach for reach, _ in best])
+    best = sorted(zip(whole.reach, map(whole.tokens.__getitem__, range(8)), strict=True))[-4:]
+    assert sorted(cut.reach) == pytest.approx([reach for reach, _ in best])
 
 
 def test_another_ranking_decides_what_is_offered(

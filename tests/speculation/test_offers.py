@@ -68,7 +68,7 @@ def test_the_surest_is_believed_and_siblings_share(first: Offer, second: Offer) 
 
 @given(offers(most=7), st.integers(0, 8))
 def test_the_best_nodes_are_worth_most(offer: Offer, count: int) -> None:
-    draft, reach = best(offer, count), offer.reach()
+    draft, reach = best(offer, count), offer.reach
     assert len(draft) == min(count, len(offer))
     connected = [
         sum(reach[node] for node in nodes)
@@ -82,6 +82,6 @@ def test_the_best_nodes_are_worth_most(offer: Offer, count: int) -> None:
 
 def test_a_chain_is_an_offer() -> None:
     offer = chain_offer([5, 6], [0.5, 0.5], "a")
-    assert offer.reach() == [0.5, 0.25]
+    assert offer.reach == [0.5, 0.25]
     assert tree_of(offer, [0, 1]).is_chain
     assert best(NOTHING, 3) == best(offer, 0)

@@ -98,7 +98,7 @@ def test_medusa_trees_hold_the_likeliest_nodes(
     every = likelihoods(heads)
     best = sorted(every.values(), reverse=True)[:nodes]
     assert len(offer) == min(nodes, len(every))
-    assert sorted(offer.reach(), reverse=True) == pytest.approx(best)
+    assert sorted(offer.reach, reverse=True) == pytest.approx(best)
 
 
 @given(heads, st.sets(st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), max_size=9))
@@ -111,4 +111,4 @@ def test_static_trees_are_as_chosen(
     draft = DraftTree(offer.tokens, offer.parents, offer.drafters)
     paths = [tuple(offer.tokens[n] for n in draft._path_to(i)) for i in range(len(offer))]
     assert sorted(paths) == [path for path in choices if path in every]
-    assert offer.reach() == pytest.approx([every[path] for path in paths])
+    assert offer.reach == pytest.approx([every[path] for path in paths])

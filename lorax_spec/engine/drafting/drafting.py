@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from lorax_spec.speculation.audit import Audit
 from lorax_spec.speculation.controller import Base, Wish, allocate, price, seconds_per_token
 from lorax_spec.speculation.cost import StepCost
 from lorax_spec.speculation.offer import Offer, best, merge, tree_of
+from lorax_spec.speculation.purse import Purse
 from lorax_spec.speculation.tree import EMPTY, MAX_NODES
 
 #: Most tokens ahead where neither request nor server says how many.
@@ -26,6 +27,8 @@ FARTHEST = 16
 _TOO_DEAR = 0.97
 #: Rows that the controller's drafts of a whole batch may fill, and those of one sequence.
 _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
+#: Turns for which the price of a row is believed.
+_PRICED_FOR = 8
 #: Pairs of drafter and adapter whose luck is remembered.
 _RECORDS = 4096
 #: Share of the newest round of tokens in the running estimate of what a token takes.
@@ -57,12 +60,9 @@ class _Asked:
     """
 
     turn: Turn
-    tracks: tuple[Track, ...]
+    tracks: Mapping[str, Track]
     offers: list[Offer] = field(default_factory=list)
     tried: dict[str, bool] = field(default_factory=dict)
-
-    def track(self, name: str) -> Track | None:
-        return next((track for track in self.tracks if track.drafter.name == name), None)
 
 
 class Drafting:
@@ -87,13 +87,24 @@ class Drafting:
         self._drafters = {drafter.name: drafter for drafter in drafters}
         self._most_ahead = most_ahead or FARTHEST
         self._allow = allow
-        self._tracks: dict[Sequence, tuple[Track, ...]] = {}
+        self._tracks: dict[Sequence, dict[str, Track]] = {}
         self._records: OrderedDict[tuple[str, str], Record] = OrderedDict()
-        self._turn_cost = dict.fromkeys(self._drafters, 0.0)
+        # Seconds that it takes to ask for one sequence, once known, and to use the answers.
+        self._turn_cost: dict[str, float] = {}
+        self._begun: set[str] = set()
+        self._handling = 0.0
         self._audit = Audit()
+        self._purse = Purse()
         self._spent = 0.0
         self._drafted_freely = False
         self._seconds_per_token = 0.0
+        # Turns so far; the turn until which a sequence need not be looked at, and the size of the
+        # batch when that was found.
+        self._now = 0
+        self._asleep: dict[Sequence, int] = {}
+        self._slept_among = 0
+        # Rows, the turn until which their price holds, and that.
+        self._priced = 0, 0, 0.0
 
     @property
     def names(self) -> frozenset[str]:
@@ -102,6 +113,10 @@ class Drafting:
 
     def observe(self, outcomes: Rows[Outcome]) -> None:
         """Show drafters what became of the drafts they had a part in."""
+        for outcome in outcomes:
+            right = [outcome.draft.drafters[node] for node in outcome.accepted]
+            for name, track in self._tracks.get(outcome.sequence, {}).items():
+                track.settle(right.count(name))
         for name, drafter in self._drafters.items():
             mine = [outcome for outcome in outcomes if name in outcome.draft.drafters]
             if mine:
@@ -109,26 +124,34 @@ class Drafting:
 
     def forget(self, sequence: Sequence) -> None:
         """Let go of a sequence that ended."""
-        for track in self._tracks.pop(sequence, ()):
+        self._asleep.pop(sequence, None)
+        for track in self._tracks.pop(sequence, {}).values():
             track.drafter.forget(sequence)
 
     def draft(self, rows: Rows[tuple[Sequence, torch.Tensor]], other_rows: int) -> None:
         """Set the next draft of every sequence; each comes with the hidden state [hidden_size] of
         the row its last token was chosen from.  ``other_rows``: those of prompts in the next step.
         """
+        began = self._clock()
         given: list[tuple[Sequence, torch.Tensor]] = []
         free: list[tuple[Sequence, torch.Tensor]] = []
+        now = self._begin_turn(len(rows))
         for sequence, hidden in rows:
             sequence.draft = EMPTY
+            if self._asleep.get(sequence, 0) > now:
+                continue
             if sequence.drafters and sequence.draft_room > 0:
                 number = sequence.request.speculation.num_tokens
                 (free if number is None else given).append((sequence, hidden))
-        began = self._clock()
+        if not (given or free):
+            self._drafted_freely = False
+            self._spent = self._clock() - began
+            return
         paths = self.cost.paths(len(sequence.tokens) for sequence, _ in rows)
         base = Base(len(rows) + other_rows, float(len(rows)), paths)
         if given:
             base = self._draft_given(given, base)
-        if free and price(base, self.cost) < _TOO_DEAR and self._audit.allows():
+        if free and self._price(base) < _TOO_DEAR and self._audit.allows():
             self._draft_free(free, base)
         self._drafted_freely = any(sequence.draft for sequence, _ in free)
         self._spent = self._clock() - began
@@ -149,7 +172,16 @@ class Drafting:
             # Steps by the tokens they gave, so that this is time over tokens, not a mean of both.
             share = 1.0 - (1.0 - _NEWEST) ** rounds
             self._seconds_per_token += share * (pace - self._seconds_per_token)
+            self._purse.earn(seconds + self._spent)
         self.cost.note(step.rows, step.tokens, paths, seconds, plain=plain)
+
+    def _price(self, base: Base) -> float:
+        """Looked at anew for another number of rows, and now and then: it moves slowly."""
+        rows, until, known = self._priced
+        if base.rows != rows or self._now >= until:
+            known = price(base, self.cost)
+            self._priced = base.rows, self._now + _PRICED_FOR, known
+        return known
 
     def _draft_given(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> Base:
         """Exactly what was asked for; returns ``base`` with it."""
@@ -167,7 +199,7 @@ class Drafting:
             draft = best(offer, one.turn.nodes)
             one.turn.sequence.draft = draft
             nodes += len(draft)
-            tokens += sum(sorted(offer.reach(), reverse=True)[: len(draft)])
+            tokens += sum(sorted(offer.reach, reverse=True)[: len(draft)])
             paths += max(0, len(draft.paths) - 1) * self.cost.path(len(one.turn.sequence.tokens))
         return Base(base.rows + nodes, base.tokens + tokens, base.paths + paths)
 
@@ -176,53 +208,92 @@ class Drafting:
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
         # A token saves what a token takes: less where most of them are guessed already.
         per_token = min(seconds_per_token(base, self.cost), self._seconds_per_token or math.inf)
-        costs = self._turn_cost
         asked = []
         for sequence, hidden in rows:
             tracks = self._tracks.get(sequence)
-            if tracks is None or not all(t.rests(costs[t.drafter.name], per_token) for t in tracks):
+            if tracks is None or not self._sleeps(sequence, tracks, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth)))
         for name in self._drafters:
             willing = []
+            asking = self._turn_cost.get(name, 0.0)
             for one in asked:
-                if (track := one.track(name)) is not None:
+                if (track := one.tracks.get(name)) is not None:
                     strong = any(map(is_strong, one.offers))
-                    if track.worth_asking(strong, self._turn_cost[name], per_token):
+                    cost = asking if one.tried else asking + self._handling
+                    if track.worth_asking(self._now, strong, cost, per_token, self._purse):
                         one.tried[name] = strong
                         willing.append(one)
+                        if name not in self._turn_cost:
+                            break  # one turn tells what the others would cost
             self._ask(name, willing)
         tried = [one for one in asked if one.tried]
         if not tried:
             return
-        offers = [self._merged(one) for one in tried]
+        began = self._clock()
+        for one in tried:
+            if not one.offers:
+                for name, strong in one.tried.items():
+                    one.tracks[name].note_gain(strong, 0.0)
+        offering = [one for one in tried if one.offers]
+        offers = [self._merged(one) for one in offering]
         wishes = [
             Wish(offer, len(one.turn.sequence.tokens))
-            for one, offer in zip(tried, offers, strict=True)
+            for one, offer in zip(offering, offers, strict=True)
         ]
         chosen, dear = allocate(wishes, base, self.cost)
-        for one, offer, nodes_of_one in zip(tried, offers, chosen, strict=True):
-            one.turn.sequence.draft = tree_of(offer, nodes_of_one)
-            reach = offer.reach()
-            worth = sum(reach[node] - dear for node in nodes_of_one)
-            for name, strong in one.tried.items():
-                track = one.track(name)
-                assert track is not None
-                gain = 0.0
-                if track.offered:
-                    gain = worth - _worth_without(name, one.offers, len(nodes_of_one), dear)
-                track.note_gain(strong, gain)
+        for one, offer, nodes_of_one in zip(offering, offers, chosen, strict=True):
+            self._use(one, offer, nodes_of_one, dear)
+        seconds = (self._clock() - began) / len(tried)
+        self._handling = _quickly(self._handling or seconds, seconds)
+
+    def _use(self, one: _Asked, offer: Offer, nodes: list[int], dear: float) -> None:
+        """Draft the ``nodes`` of an offer, ``dear`` each, and see whose they are."""
+        one.turn.sequence.draft = tree_of(offer, nodes)
+        reach, drafters = offer.reach, offer.drafters
+        promised: dict[str, float] = {}
+        for node in nodes:
+            promised[drafters[node]] = promised.get(drafters[node], 0.0) + reach[node]
+        worth = sum(promised.values()) - dear * len(nodes)
+        for name, strong in one.tried.items():
+            track = one.tracks[name]
+            track.promised = promised.get(name, 0.0)
+            gain = 0.0
+            if nodes and track.offered:
+                gain = worth - _worth_without(name, one.offers, len(nodes), dear)
+            track.note_gain(strong, gain)
+
+    def _begin_turn(self, among: int) -> int:
+        """Wakes all where the batch is of quite another size: what did not pay may do so now."""
+        if not among <= 2 * self._slept_among <= 4 * among:
+            self._asleep.clear()
+            self._slept_among = among
+        self._now += 1
+        return self._now
+
+    def _sleeps(self, sequence: Sequence, tracks: Mapping[str, Track], per_token: float) -> bool:
+        """Whether none of its drafters need be asked now."""
+        costs, handling, now = self._turn_cost, self._handling, self._now
+        until = min(
+            track.rests_until(now, costs.get(name, 0.0) + handling, per_token)
+            for name, track in tracks.items()
+        )
+        if until > now:
+            self._asleep[sequence] = until
+        return until > now
 
     def _open(self, turn: Turn) -> _Asked:
         """Begin a turn: what was offered at the last one is judged by the tokens that came."""
         sequence = turn.sequence
         tracks = self._tracks.get(sequence)
         if tracks is None:
-            tracks = tuple(
-                self._start(name, sequence) for name in self._drafters if name in sequence.drafters
-            )
+            tracks = {
+                name: self._start(name, sequence)
+                for name in self._drafters
+                if name in sequence.drafters
+            }
             self._tracks[sequence] = tracks
-        for track in tracks:
+        for track in tracks.values():
             track.judge(sequence.tokens)
         return _Asked(turn, tracks)
 
@@ -237,24 +308,21 @@ class Drafting:
 
     def _ask(self, name: str, asked: Rows[_Asked]) -> None:
         """Add one drafter's offers."""
-        pairs = [(one, track) for one in asked if (track := one.track(name)) is not None]
+        pairs = [(one, track) for one in asked if (track := one.tracks.get(name)) is not None]
         if not pairs:
             return
         started = self._clock()
         offers = self._drafters[name].offer([one.turn for one, _ in pairs])
         seconds = (self._clock() - started) / len(pairs)
-        if any(offers):
-            self._note_cost(name, seconds)
+        known = self._turn_cost.get(name)
+        if name not in self._begun:
+            self._begun.add(name)  # whatever is set up at first is not what a turn costs
+        elif any(offers) or known is None:
+            self._turn_cost[name] = seconds if known is None else _quickly(known, seconds)
         for (one, track), offer in zip(pairs, offers, strict=True):
-            track.expect(offer, len(one.turn.sequence.tokens))
+            offer = track.expect(offer, len(one.turn.sequence.tokens))
             if offer:
-                one.offers.append(track.acceptance.corrected(offer))
-
-    def _note_cost(self, name: str, seconds: float) -> None:
-        """Quick to believe that a turn was quick: slow ones were often disturbed, or the first."""
-        known = self._turn_cost[name]
-        slower = known + _SLOWER * (seconds - known)
-        self._turn_cost[name] = min(seconds, slower) if known else seconds
+                one.offers.append(offer)
 
     def _merged(self, one: _Asked) -> Offer:
         offer = merge(one.offers)
@@ -263,11 +331,18 @@ class Drafting:
         return offer
 
 
+def _quickly(known: float, seconds: float) -> float:
+    """A running estimate that is quick to believe that something was quick: slow times were often
+    disturbed, or the first."""
+    slower = known + _SLOWER * (seconds - known)
+    return min(seconds, slower)
+
+
 def _worth_without(name: str, offers: Rows[Offer], count: int, dear: float) -> float:
     """What the best draft of ``count`` nodes would be worth without one drafter's offer, in tokens
     net of what its nodes cost, ``dear`` each."""
     others = [offer for offer in offers if name not in offer.drafters]
     if not others:
         return 0.0
-    reach = sorted(merge(others).reach(), reverse=True)[:count]
+    reach = sorted(merge(others).reach, reverse=True)[:count]
     return sum(p - dear for p in reach if p > dear)

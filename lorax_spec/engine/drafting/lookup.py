@@ -56,7 +56,9 @@ class PromptLookupDrafter:
             self._pool.remember(_scope(sequence), sequence.tokens)
 
     def _begin(self, sequence: Sequence) -> PromptLookup:
-        acceptance = self._acceptance.setdefault(sequence.identity, MatchAcceptance())
+        acceptance = self._acceptance.get(sequence.identity)
+        if acceptance is None:
+            acceptance = self._acceptance[sequence.identity] = MatchAcceptance()
         self._acceptance.move_to_end(sequence.identity)
         if len(self._acceptance) > _ADAPTERS:
             self._acceptance.popitem(last=False)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lorax_spec.engine.drafting.drafter import Drafter
-from lorax_spec.speculation.acceptance import Acceptance
+from lorax_spec.speculation.acceptance import Acceptance, Promises
 from lorax_spec.speculation.offer import NOTHING, Offer
+from lorax_spec.speculation.purse import Purse
 
 #: Share of the last turn in the running estimate of what a turn brings, and in the drafter's own
 #: estimate over all sequences.
 _QUICK, _STEADY = 0.25, 0.02
 #: The most turns that pass without trying a drafter that did not pay.
 _LONGEST_REST = 127
-#: Tokens that a turn might bring at best; a drafter that would not pay then is not even tried.
+#: The most that a new sequence waits with its first trial, and any that there was no time to try.
+_LONGEST_FIRST = 15
+#: Tokens that a turn might bring at best: a drafter that would not pay even then is not tried.
 _AT_BEST = 4.0
+#: How much more than it costs a turn must bring: both are estimates.
+_WORTH_IT = 1.4
 #: Turns that a drafter is asked at in any case before it is judged.
 _TRIALS = 6
 #: An offer this sure of the next token leaves a second drafter little to add.
@@ -44,6 +49,7 @@ class Record:
     """A drafter's luck with all sequences of one adapter; new sequences start from it."""
 
     acceptance: Acceptance = field(default_factory=lambda: Acceptance(decay=0.995, weight=8.0))
+    promises: Promises = field(default_factory=Promises)
     gains: Gains = field(default_factory=Gains)
     #: How long a sequence that finds the drafter of no use lets it rest.
     pause: int = 0
@@ -59,10 +65,13 @@ class Track:
     record: Record
     acceptance: Acceptance
     gains: Gains
+    #: How many of its nodes that are drafted now should turn out right.
+    promised: float = 0.0
     #: Guesses for the tokens from ``_expected_at`` on, which those will judge.
     _offer: Offer = NOTHING
     _expected_at: int = 0
-    _rest: int = 0
+    #: The batch's turn at which it may be tried again, and how many it slept through.
+    _wakes: int = 0
     _pause: int = 0
 
     @classmethod
@@ -70,30 +79,55 @@ class Track:
         gains = Gains(record.gains.weak, record.gains.strong)
         return cls(drafter, record, Acceptance(record.acceptance), gains)
 
-    def worth_asking(self, strong: bool, turn_cost: float, seconds_per_token: float) -> bool:
-        """Whether this turn should bring more than it costs; now and then only to find out.
+    def worth_asking(
+        self, now: int, strong: bool, cost: float, seconds_per_token: float, purse: Purse
+    ) -> bool:
+        """Whether turn ``now`` should bring more than the ``cost`` of asking, in seconds; now and
+        then only to find out, as far as the ``purse`` has the time for it.
 
         A drafter that does not pay is tried after 1, 3, 7 ... turns, and a new sequence begins
         where the others of its adapter have got to.
         """
-        if turn_cost > _AT_BEST * seconds_per_token:
+        if cost > _AT_BEST * seconds_per_token:
+            self._wakes = now + _LONGEST_FIRST
             return False
         self.record.turns += 1
-        pays = self.gains.after(strong) * seconds_per_token > turn_cost
-        if pays or self.record.turns <= _TRIALS:
+        if self.gains.after(strong) * seconds_per_token > _WORTH_IT * cost:
             self._pause = self.record.pause = 0
             return True
-        if self._rest > 0:
-            self._rest -= 1
+        if self.record.turns > _TRIALS:
+            if now < self._wakes:
+                return False
+            if self._pause == 0:
+                self._sleep(now, min(max(1, self.record.pause), _LONGEST_FIRST))
+                return False
+        if not purse.pay(cost):
+            self._wakes = now + _LONGEST_FIRST
             return False
-        starting = self._pause == 0
-        longer = max(1, self.record.pause) if starting else min(2 * self._pause + 1, _LONGEST_REST)
-        self._pause = self._rest = self.record.pause = longer
-        return not starting
+        self._sleep(now, min(2 * self._pause + 1, _LONGEST_REST))
+        return True
 
-    def expect(self, offer: Offer, at: int) -> None:
-        """Remember an offer for the tokens from index ``at`` on."""
+    def settle(self, came: int) -> None:
+        """So many of its drafted nodes were right."""
+        if self.promised:
+            self.record.promises.note(self.promised, came)
+            self.promised = 0.0
+
+    def rests_until(self, now: int, cost: float, seconds_per_token: float) -> int:
+        """The turn from which on it may be asked, told at the least cost."""
+        if self.gains.weak * seconds_per_token > _WORTH_IT * cost:
+            return now
+        return self._wakes
+
+    def _sleep(self, now: int, turns: int) -> None:
+        self._pause = turns
+        self.record.pause = max(turns, self.record.pause)
+        self._wakes = now + turns + 1
+
+    def expect(self, offer: Offer, at: int) -> Offer:
+        """Remember an offer for the tokens from index ``at`` on; returns it put right."""
         self._offer, self._expected_at = offer, at
+        return self.acceptance.corrected(offer, self.record.promises.kept) if offer else offer
 
     @property
     def offered(self) -> bool:
@@ -105,15 +139,6 @@ class Track:
         if self._offer and len(tokens) > self._expected_at:
             self.acceptance.judge(self._offer, tokens[self._expected_at :])
         self._offer = NOTHING
-
-    def rests(self, turn_cost: float, seconds_per_token: float) -> bool:
-        """Whether this turn passes without a question, told at the least cost."""
-        if turn_cost > _AT_BEST * seconds_per_token:
-            return True
-        if self._rest == 0 or self.gains.weak * seconds_per_token > turn_cost:
-            return False
-        self._rest -= 1
-        return True
 
     def note_gain(self, strong: bool, gain: float) -> None:
         self.gains.note(strong, gain, _QUICK)
