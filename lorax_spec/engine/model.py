@@ -194,6 +194,7 @@ class LanguageModel:
             logits [kept rows, vocabulary], float32.
         """
         self._attention = self._paged(batch)
+        self.took_longer = False
         self._holder.lanes = batch.lanes
         rows = len(batch.ids)
         program = self._program(rows, bool(batch.lanes))
@@ -275,19 +276,13 @@ class LanguageModel:
 
         return attend
 
-    @torch.inference_mode()
-    def prepare(self, rows: int, adapted: bool) -> None:
-        """Record the pass for so many rows, some of adapters where ``adapted``."""
-        self._program(rows, adapted)
-
     def _program(self, rows: int, adapted: bool) -> Program | None:
         """The recorded pass for so many rows, made when they first come; None: run the model."""
         if self.device.type != "cpu" or rows > RECORDED_ROWS:
-            self.took_longer = False
             return None
         key = (rows, adapted)
-        self.took_longer = key not in self._programs
-        if self.took_longer:
+        if key not in self._programs:
+            self.took_longer = True
             step, lanes = self._attention, self._holder.lanes
             self._attention, self._holder.lanes = _mix, ()
             self._programs[key] = self._recorded(rows, adapted)

@@ -35,6 +35,7 @@ from lorax_spec.bench.speculation_cli import listed
 from lorax_spec.bench.statistics import Estimate
 from lorax_spec.bench.subject import Opened, Subject
 from lorax_spec.bench.tasks import RANDOM, embedded_tasks
+from lorax_spec.bench.workload import Prompt
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.types import DrafterCounts
 
@@ -84,8 +85,16 @@ def test_ratios_are_speeds_by_off() -> None:
 
 
 def test_groups_take_prompts_in_turn_and_repeat_them() -> None:
-    place = Place("x", 4, list("abcdef"), 3)  # type: ignore[arg-type]
-    assert ["".join(place.group(i)) for i in range(3)] == ["abcdefab", "cdefabcd", "efabcdef"]  # type: ignore[arg-type]
+    place = Place("x", 4, [Prompt("x", (i,), 40) for i in range(5)], 3)
+    groups = [place.group(i) for i in range(2)]
+    ids = [[prompt.ids[0] for prompt in group] for group in groups]
+    assert ids == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1], [2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    lengths = [prompt.new_tokens for prompt in groups[0]]
+    assert lengths == [prompt.new_tokens for prompt in groups[1]]
+    assert min(lengths) >= 20
+    assert max(lengths) <= 60
+    assert sum(lengths) == pytest.approx(12 * 40, rel=0.05)
+    assert len(set(lengths[:4])) == 4
 
 
 def test_depths_that_nothing_was_drafted_at_are_left_out() -> None:
