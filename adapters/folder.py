@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lorax_spec.adapters import calibration, choices, hydra, lora, medusa
+from lorax_spec.adapters import (
+    calibration,
+    choices,
+    extras,
+    hydra,
+    lora,
+    medusa,
+    medusa_layout,
+)
+from lorax_spec.adapters.extras import AdapterExtras, read_extras
+from lorax_spec.adapters.lora_fold import EMPTY, Plan, fold
 from lorax_spec.adapters.shape import ModelShape
 from lorax_spec.adapters.slab import Slab, allocate, chunks, layout
 from lorax_spec.adapters.tensor_file import StoredTensor, read_header, read_tensors
+from lorax_spec.adapters.torch_file import read_torch_header
 from lorax_spec.adapters.weights import AdapterWeights, Kind, assemble, kind_of
 from lorax_spec.errors import AdapterMismatch
 
@@ -22,7 +33,10 @@ CONFIGS = (lora.CONFIG, medusa.CONFIG)
 #: What else is read beside tensors.
 EXTRAS = (calibration.FILE, choices.FILE)
 _MAX_CONFIG = 2**20
+_SAFETENSORS = ".safetensors"
 _PICKLES = ("*.pt", "*.pth", "*.bin")
+#: A file of torch.save that is read where there are no safetensors.
+_TORCH_FILE = "medusa_lm_head.pt"
 _SHOWN_FAULTS = 5
 
 
@@ -67,6 +81,12 @@ class Folder:
     other_tensors: tuple[str, ...]
     calibration: dict[str, Any] | None
     choices: Any
+    extras: AdapterExtras
+
+    @property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """All that belong to something."""
+        return {**self.lora_tensors, **self.medusa_tensors, **self.hydra_tensors}
 
 
 def read_configs(path: Path) -> Configs:
@@ -74,7 +94,7 @@ def read_configs(path: Path) -> Configs:
     lora_config = _read_json(path / lora.CONFIG)
     # Without heads it is the base model's config, which PEFT users like to leave there.
     heads_config = _read_json(path / medusa.CONFIG) or {}
-    medusa_config = heads_config if "medusa_num_heads" in heads_config else None
+    medusa_config = medusa_layout.common_config(heads_config)
     hydra_config = heads_config if "hydra_num_heads" in heads_config else None
     if medusa_config is not None and hydra_config is not None:
         raise AdapterMismatch(
@@ -92,17 +112,12 @@ def read_configs(path: Path) -> Configs:
 def open_folder(path: Path) -> Folder:
     """Read configs and headers, no weights; raises AdapterMismatch where that fails."""
     configs = read_configs(path)
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
-        if pickles:
-            raise AdapterMismatch(f"{pickles[0]} is a pickle, which is not read; use safetensors")
-        raise AdapterMismatch("there is no .safetensors file")
     tensors: dict[str, StoredTensor] = {}
-    for file in files:
+    for file in _weight_files(path):
         if not file.is_file():
             raise AdapterMismatch(f"{file.name} is not a regular file")
-        for name, tensor in read_header(file).items():
+        read = read_header if file.name.endswith(_SAFETENSORS) else read_torch_header
+        for name, tensor in read(file).items():
             if name in tensors:
                 raise AdapterMismatch(f"{name} is in {tensors[name].path.name} and {file.name}")
             tensors[name] = tensor
@@ -113,8 +128,10 @@ def open_folder(path: Path) -> Folder:
     for name, tensor in tensors.items():
         if lora.owns(name):
             lora_tensors[name] = tensor
-        elif medusa.owns(name):
-            medusa_tensors[name] = tensor
+        elif (heads_name := medusa_layout.common_name(name, configs.medusa or {})) is not None:
+            if heads_name in medusa_tensors:
+                raise AdapterMismatch(f"{name} is there twice, under two names")
+            medusa_tensors[heads_name] = tensor
         elif hydra.owns(name):
             hydra_tensors[name] = tensor
         else:
@@ -125,8 +142,21 @@ def open_folder(path: Path) -> Folder:
         medusa_tensors,
         hydra_tensors,
         tuple(other_tensors),
-        *_read_extras(path, configs),
+        *_read_guidance(path, configs),
+        read_extras(path),
     )
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The files that are read.  Safetensors stand in for the pickle they were made from."""
+    if files := sorted(path.glob(f"*{_SAFETENSORS}")):
+        return files
+    if (path / _TORCH_FILE).exists():
+        return [path / _TORCH_FILE]
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if pickles:
+        raise AdapterMismatch(f"{pickles[0]} is a pickle, which is not read; use safetensors")
+    raise AdapterMismatch(f"there is no {_SAFETENSORS} file")
 
 
 def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
@@ -149,6 +179,8 @@ def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
             yield from wrong or form.tensor_faults(config, tensors, shape)
         elif tensors:
             yield f"tensor {next(iter(tensors))} is there, but no {form.CONFIG} speaks of it"
+    if shape is not None:
+        yield from extras.faults(folder.extras, shape.vocab_size)
     num_heads = folder.configs.num_heads
     if isinstance(num_heads, int):
         if folder.calibration is not None:
@@ -159,7 +191,7 @@ def faults(folder: Folder, shape: ModelShape | None) -> Iterator[str]:
 
 def read_folder(
     path: Path,
-    shape: ModelShape | None,
+    shape: ModelShape,
     dtype: torch.dtype,
     max_bytes: int | None = None,
     pinned: bool = False,
@@ -173,45 +205,60 @@ def read_folder(
     folder = open_folder(path)
     if wrong := list(faults(folder, shape)):
         raise AdapterMismatch(_joined(wrong))
-    stored = lora.pieces(folder.lora_tensors)
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    if folder.configs.medusa is not None:
-        shapes |= medusa.shapes(folder.configs.medusa, folder.medusa_tensors)
-    if folder.configs.hydra is not None:
-        shapes |= hydra.shapes(folder.configs.hydra, folder.hydra_tensors)
+    plan, shapes = _planned(folder, shape)
     pieces, numel = layout(shapes)
     needed = numel * dtype.itemsize
     if max_bytes is not None and needed > max_bytes:
         raise AdapterMismatch(f"it takes {needed} bytes, all adapters together have {max_bytes}")
     slab = allocate(pieces, numel, dtype, pinned)
-    places = {name: (tensor, pieces[name].offset) for name, tensor in stored.items()}
+    places = {name: (tensor, pieces[name].offset) for name, tensor in plan.stored.items()}
     places |= medusa.places(folder.medusa_tensors, pieces)
     places |= hydra.places(folder.hydra_tensors, pieces)
     read_tensors(places, slab.data)
+    fold(plan, slab, shape.parameters)
     _require_finite(slab)
-    return assemble(
+    weights = assemble(
         slab,
-        lora.scale(folder.configs.lora) if folder.configs.lora else 0.0,
+        plan.scales,
         None if folder.calibration is None else calibration.parse(folder.calibration),
         None if folder.choices is None else choices.parse(folder.choices),
     )
+    return replace(weights, chat=folder.extras.chat)
 
 
 def _require_finite(slab: Slab) -> None:
-    if not _is_finite(slab.data):
-        broken = [name for name in slab.pieces if not _is_finite(slab[name])]
+    if not is_finite(slab.data):
+        broken = [name for name in slab.pieces if not is_finite(slab[name])]
         raise AdapterMismatch(
             f"not finite in {str(slab.data.dtype).removeprefix('torch.')}: {_joined(broken)}"
         )
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
+def size_on_device(folder: Folder, shape: ModelShape, dtype: torch.dtype) -> int:
+    """Bytes that a faultless folder takes in memory."""
+    return layout(_planned(folder, shape)[1])[1] * dtype.itemsize
+
+
+def _planned(folder: Folder, shape: ModelShape) -> tuple[Plan, dict[str, tuple[int, ...]]]:
+    """How a faultless folder's LoRA gets into a slab, and the shapes of all the slab's pieces."""
+    plan, configs = EMPTY, folder.configs
+    if configs.lora is not None:
+        plan = lora.planned(configs.lora, folder.lora_tensors, shape)
+    shapes = dict(plan.shapes)
+    if configs.medusa is not None:
+        shapes |= medusa.shapes(configs.medusa, folder.medusa_tensors)
+    if configs.hydra is not None:
+        shapes |= hydra.shapes(configs.hydra, folder.hydra_tensors)
+    return plan, shapes
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
     """Least and largest element are finite just where all are, and ten times as quick to find."""
     extremes = (end for chunk in chunks(tensor) if len(chunk) for end in torch.aminmax(chunk))
     return all(math.isfinite(end) for end in extremes)
 
 
-def _read_extras(path: Path, configs: Configs) -> tuple[dict[str, Any] | None, Any]:
+def _read_guidance(path: Path, configs: Configs) -> tuple[dict[str, Any] | None, Any]:
     """The heads' calibration and static tree."""
     heads_config = configs.medusa or configs.hydra
     if heads_config is None:

@@ -7,7 +7,7 @@ from lorax_spec.adapters.inspect import number
 from lorax_spec.adapters.source import Location
 from lorax_spec.adapters.version import Version
 from lorax_spec.errors import AdapterMismatch
-from lorax_spec.types import AdapterInfo
+from lorax_spec.types import AdapterInfo, AdapterRef
 
 
 def on_disk(location: Location) -> AdapterInfo:
@@ -36,6 +36,20 @@ def on_disk(location: Location) -> AdapterInfo:
     )
 
 
+def unknown(ref: AdapterRef) -> AdapterInfo:
+    """An adapter that is being looked up."""
+    return AdapterInfo(
+        adapter_id=ref.adapter_id,
+        kind="",
+        state="fetching",
+        tier="disk",
+        bytes=0,
+        pinned=False,
+        source=ref.source,
+        revision=ref.revision,
+    )
+
+
 def in_memory(version: Version, pinned: bool) -> AdapterInfo:
     """An adapter that was read at least once; ``in_use`` counts the leases that run on it."""
     on_device, on_host = version.device is not None, version.host is not None
@@ -52,4 +66,7 @@ def in_memory(version: Version, pinned: bool) -> AdapterInfo:
         error=version.error.message if version.error else "",
         rank=version.rank,
         medusa_heads=version.medusa_heads,
+        last_used=version.last_used,
+        load=version.times,
+        drafters=version.guesses,
     )

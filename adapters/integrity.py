@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lorax_spec.adapters.residency import Residency
+from lorax_spec.adapters.staging import may_exceed
 from lorax_spec.adapters.tier import Tier
 from lorax_spec.adapters.version import Version
 from lorax_spec.adapters.weights import AdapterWeights
@@ -23,6 +24,8 @@ def faults(residency: Residency, current: Iterable[Version]) -> Iterator[str]:
             yield "a lease waits though it was granted or failed"
         if lease not in residency.waiting and not (lease.granted or lease.settled):
             yield "a lease was forgotten"
+        if lease in residency.recalled and not lease.granted:
+            yield "a lease is recalled that was not granted"
         if not versions.issuperset(lease.versions):
             yield "a lease holds a version that was dropped"
     busy = any(version.task or version.grants for version in versions)
@@ -58,7 +61,8 @@ def _budget_faults(residency: Residency) -> Iterator[str]:
         yield f"{len(device)} adapters on the device, allowed are {budget.max_active}"
     kept = [version for version in host if not version.placing]
     host_bytes = sum(version.nbytes for version in kept)
-    spare = any(version.device is not None or not version.leases for version in kept)
+    first = may_exceed(residency.waiting.wanted())
+    spare = any(version not in first and not version.retired for version in kept)
     if spare and host_bytes > budget.host_bytes:
         yield f"{host_bytes} bytes in host memory, allowed are {budget.host_bytes}"
 
@@ -70,6 +74,8 @@ def _version_faults(version: Version, residency: Residency) -> Iterator[str]:
         yield f"{label} counts {version.grants} grants of {grants}"
     if not version.leases <= residency.leases.keys():
         yield f"{label} is held by a lease that ended"
+    if version.turn_began is not None and not version.grants:
+        yield f"{label} has its turn though nobody runs on it"
     if version.grants and version not in residency.device:
         yield f"{label} is granted but has no room"
     if version.retired != (version in residency.retired):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from lorax_spec.adapters.version import Version
@@ -10,10 +11,11 @@ from lorax_spec.errors import LoraxSpecError
 
 
 class Lease:
-    """Neither ready nor failed at first; then one of the two, until it is released.
+    """Neither ready nor failed at first; then one of the two, until it is released or given back.
 
     ``ready``, ``error`` and ``weights`` may be read from any thread at any time.  ``release`` must
-    be called once for every lease, whatever became of it.
+    be called once for every lease, whatever became of it.  Its holder says when it ``start``s to
+    run on the adapters; until then it may be recalled.
     """
 
     def __init__(self, release: Callable[[Lease], None], clock: Callable[[], float]) -> None:
@@ -28,7 +30,8 @@ class Lease:
         #: The rest belongs to Residency and is read under its lock only.
         self.versions: tuple[Version, ...] = ()
         self.granted = False
-        self.overtaken = 0
+        #: Written by ``start`` only.
+        self.started = False
 
     @property
     def settled(self) -> bool:
@@ -42,6 +45,26 @@ class Lease:
     def release(self) -> None:
         """Let go of the adapters, or give up waiting for them; again does nothing."""
         self._release(self)
+
+    def start(self) -> None:
+        """Run on the adapters from now on; called once, and only while it is ready.
+
+        Takes no lock: one thread starts, releases and gives back a lease, and who reads this a
+        moment too late recalls a lease that is not given back any more.
+        """
+        self.started = True
+        now, today = self._clock(), time.time()
+        for version in self.versions:
+            version.last_used = today
+            if version.turn_began is None:
+                version.turn_began = now
+
+    def unsettle(self) -> None:
+        """Wait again."""
+        self._ended = None
+        self.ready = False
+        self.granted = False
+        self.weights = ()
 
     def settle(self, error: LoraxSpecError | None) -> None:
         """Become ready, or failed where there is an error."""

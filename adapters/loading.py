@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lorax_spec.adapters.source import Location, Source
 from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import AdapterMismatch, InternalError, LoraxSpecError, Unavailable
-from lorax_spec.types import AdapterRef
+from lorax_spec.types import AdapterRef, MergedRef
 
 _ATTEMPTS = 3
 
 
 def load(
     source: Source,
-    ref: AdapterRef,
+    ref: AdapterRef | MergedRef,
     location: Location,
     read: Callable[[Location], AdapterWeights],
 ) -> tuple[Location, AdapterWeights]:
@@ -30,7 +31,7 @@ def load(
             weights = read(location)
         except AdapterMismatch as error:
             complaint = error
-        seen, location = location, source.resolve(ref)
+        seen, location = location, _now(source, ref, location)
         if seen != location:
             continue
         if weights is not None:
@@ -45,3 +46,16 @@ def as_fault(adapter_id: str, error: Exception) -> LoraxSpecError:
     if isinstance(error, LoraxSpecError):
         return type(error)(f"adapter {adapter_id}: {error.message}")
     return InternalError(f"adapter {adapter_id}: {type(error).__name__}: {error}")
+
+
+def _now(source: Source, ref: AdapterRef | MergedRef, location: Location) -> Location:
+    """What ``location`` is now; files under a commit are what they were."""
+    if isinstance(ref, MergedRef):
+        pairs = zip(ref.parts, location.parts, strict=True)
+        return replace(location, parts=tuple(_now(source, *pair) for pair in pairs))
+    if location.commit:
+        return location
+    found = source.resolve(ref)
+    if found is None or found.key != location.key:
+        raise Unavailable("it moved elsewhere while it was read; try again")
+    return found

@@ -2,120 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from lorax_spec.adapters import check
+from lorax_spec.adapters import lora_config
+from lorax_spec.adapters.lora_fit import fit, own_faults
+from lorax_spec.adapters.lora_fold import Plan, plan
+from lorax_spec.adapters.lora_tensors import PREFIX, Parts, parts
 from lorax_spec.adapters.shape import ModelShape
 from lorax_spec.adapters.tensor_file import StoredTensor
 from lorax_spec.adapters.weights import LORA_A, LORA_B
 
-CONFIG = "adapter_config.json"
-_PREFIX = "base_model.model."
-_ENDS = (f"{LORA_A}.weight", f"{LORA_B}.weight")
-
-#: What scales the update or is looked at below.
-_USED = {"peft_type", "r", "lora_alpha", "use_rslora", "base_model_name_or_path", "bias"}
-#: What concerns training or bookkeeping only.  The tensors themselves say which modules they fit.
-_IDLE = {
-    "auto_mapping",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_config",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "target_modules",
-    "task_type",
-}
-#: Initialisations that leave the base weights as they are; PiSSA, OLoRA and others change them.
-_PLAIN_INITS = ("eva", "gaussian", "mica", "orthogonal")
+CONFIG = lora_config.FILE
+_BEYOND_PLAIN = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save")
+config_faults = lora_config.config_faults
 
 
 def owns(tensor: str) -> bool:
     """Whether a tensor of this name belongs to a LoRA."""
-    return tensor.startswith(_PREFIX)
-
-
-def scale(config: Mapping[str, Any]) -> float:
-    """The factor of the update: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-    rank: int = config["r"]
-    return float(config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank))
-
-
-def config_faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps an adapter of this config from being served, whatever the model."""
-    if config.get("peft_type") != "LORA":
-        yield f"peft_type is {config.get('peft_type')!r}; only 'LORA' is supported"
-        return
-    if fault := check.whole_number(config, "r", 1):
-        yield fault
-    alpha = config.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= 1e9:
-        yield f"lora_alpha is {alpha!r}, not a number"
-    if config.get("bias", "none") != "none":
-        yield f"bias={config['bias']!r} is not supported; only 'none' is"
-    init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init not in _PLAIN_INITS:
-        yield f"init_lora_weights={init!r} changes the base weights; convert it to a plain LoRA"
-    for option in sorted(config.keys() - _USED - _IDLE - {"init_lora_weights"}):
-        if config[option]:
-            yield f"PEFT option {option}={config[option]!r} is not supported"
+    return tensor.startswith(PREFIX)
 
 
 def tensor_faults(
     config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], shape: ModelShape | None
 ) -> Iterator[str]:
     """What is wrong with ``tensors`` under a faultless ``config``; ranks only without ``shape``."""
-    modules = _modules(tensors)
+    if shape is not None and plain_plan(config, tensors, shape) is not None:
+        return
+    modules, others = parts(tensors)
     if not modules:
-        yield f"no tensor is named {_PREFIX}<module>.lora_A.weight"
-    known = {name for names in modules.values() for name in names}
-    for name in tensors:
-        if name not in known:
-            yield f"tensor {name} is neither lora_A nor lora_B of a module"
-    for path, (name_a, name_b) in modules.items():
-        if shape is None:
-            out_features, in_features = _own_features(tensors.get(name_a), tensors.get(name_b))
-        elif path in shape.linears:
-            out_features, in_features = shape.linears[path]
-        else:
-            yield f"target module {path} is no linear layer of this model that adapters may change"
-            continue
-        expected = {name_a: (config["r"], in_features), name_b: (out_features, config["r"])}
-        yield from check.tensor_faults(expected, tensors)
+        yield f"no tensor is named {PREFIX}<module>.lora_A.weight"
+    for name in others:
+        yield f"tensor {name} is no part of a LoRA that is supported"
+    scaling = lora_config.scaling(config)
+    if shape is None:
+        yield from own_faults(modules, scaling)
+    else:
+        yield from fit(modules, scaling, shape).faults
+    updated = {path: one for path, one in modules.items() if one.low_rank}
+    dora = [path for path, one in updated.items() if one.magnitude]
+    yield from _option_faults(config, "use_dora", "lora_magnitude_vector", updated, dora)
+    biased = [path for path, one in updated.items() if one.b_bias]
+    yield from _option_faults(config, "lora_bias", "lora_B.bias", updated, biased)
+    whole = [path for path, one in modules.items() if one.weight or one.bias]
+    for name in config.get("modules_to_save") or ():
+        if not any(path.endswith(name) for path in whole):
+            yield f"modules_to_save names {name}, of which there is no tensor"
 
 
-def pieces(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The tensors by the names they have in a slab, A and B of a module side by side."""
-    named: dict[str, StoredTensor] = {}
-    for path, (name_a, name_b) in _modules(tensors).items():
-        named[path + LORA_A] = tensors[name_a]
-        named[path + LORA_B] = tensors[name_b]
-    return named
+def _option_faults(
+    config: Mapping[str, Any],
+    option: str,
+    tensor: str,
+    updated: Mapping[str, Parts],
+    having: Collection[str],
+) -> Iterator[str]:
+    """An option and the tensors that go with it must both be there or neither."""
+    if config.get(option):
+        for path in updated.keys() - having:
+            yield f"{option} is set, but {path} has no {tensor}"
+    elif having:
+        yield f"there are tensors named {tensor}, but {option} is not set"
 
 
-def _modules(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[str, str]]:
-    """What A and B of each module are named, whether they are there or not."""
-    paths = {path for name in tensors if (path := _path(name)) is not None}
-    return {path: (_PREFIX + path + _ENDS[0], _PREFIX + path + _ENDS[1]) for path in sorted(paths)}
+def planned(
+    config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], shape: ModelShape
+) -> Plan:
+    """How a faultless LoRA gets into a slab."""
+    if (plain := plain_plan(config, tensors, shape)) is not None:
+        return plain
+    return general_plan(config, tensors, shape)
 
 
-def _path(tensor: str) -> str | None:
-    """The module that a tensor of this name belongs to; None where the name is no such name."""
-    path = tensor[len(_PREFIX) : -len(_ENDS[0])]
-    plain = tensor.startswith(_PREFIX) and tensor.endswith(_ENDS) and path and "\n" not in path
-    return path if plain else None
+def general_plan(
+    config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], shape: ModelShape
+) -> Plan:
+    updates = fit(parts(tensors)[0], lora_config.scaling(config), shape).updates
+    return plan(updates, shape.parameters)
 
 
-def _own_features(a: StoredTensor | None, b: StoredTensor | None) -> tuple[int, int]:
-    return (b.shape[0] if b and b.shape else 0), (a.shape[-1] if a and a.shape else 0)
+def plain_plan(
+    config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], shape: ModelShape
+) -> Plan | None:
+    """What ``general_plan`` makes of a faultless LoRA that has A and B of linear layers and nothing
+    else, as nearly all are; None for every other.
+
+    Most adapters come while others run, and as long as Python looks at names the step loop waits.
+    """
+    if any(map(config.get, _BEYOND_PLAIN)) or config.get("bias", "none") != "none":
+        return None
+    rank: int = config["r"]
+    ends = tuple(f"{end}.weight" for end in (LORA_A, LORA_B))
+    stored: dict[str, StoredTensor] = {}
+    for name in sorted(name for name in tensors if name.endswith(ends[0])):
+        path = name[len(PREFIX) : -len(ends[0])]
+        size, b = shape.linears.get(path), tensors.get(PREFIX + path + ends[1])
+        if size is None or b is None or b.shape != (size[0], rank):
+            return None
+        a = tensors[name]
+        if a.shape != (rank, size[1]):
+            return None
+        stored[path + LORA_A], stored[path + LORA_B] = a, b
+    if not stored or len(stored) != len(tensors):
+        return None
+    scale = lora_config.scaling(config).scale_of("")
+    scales = {name.removesuffix(LORA_A): scale for name in stored if name.endswith(LORA_A)}
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    return Plan(shapes, stored, (), scales, ())

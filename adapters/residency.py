@@ -6,27 +6,17 @@ work that ``take_jobs`` asks for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lorax_spec.adapters.lease import Lease
+from lorax_spec.adapters.line import Line, Wanted
+from lorax_spec.adapters.room import Budget, Departures, evictions, misfit
+from lorax_spec.adapters.staging import to_drop, to_fetch, to_read
 from lorax_spec.adapters.tier import Tier
 from lorax_spec.adapters.version import Task, Version
 from lorax_spec.adapters.weights import AdapterWeights
-from lorax_spec.errors import AdapterMismatch, LoraxSpecError, Overloaded
-
-
-@dataclass(frozen=True)
-class Budget:
-    """At most ``device_bytes`` in at most ``max_active`` adapters on the device at a time.
-
-    ``host_bytes`` bounds what is kept in host memory: evicted adapters, and those that were read
-    and wait for room (of these the first lease's may exceed it, so that it can go on).
-    """
-
-    device_bytes: int
-    max_active: int
-    host_bytes: int
+from lorax_spec.errors import LoraxSpecError
 
 
 @dataclass(frozen=True)
@@ -38,24 +28,34 @@ class Job:
 
 
 class Residency:
-    """Grants leases in the order they came.
+    """Grants leases: to each set of adapters in its turn, those that began to wait first before
+    others, and all leases that wait for the same adapters at once.
 
-    All adapters of a lease get room at once or none does, so no two leases can hold what the other
-    needs.  A lease whose adapters still load holds up nobody.  A lease that waits for room may be
-    overtaken, by leases that fit into what is there, at most ``max_overtakes`` times; after that
-    nobody is granted before it.  So it waits, at the very most, until all leases granted before
-    it, ``max_overtakes`` later ones, and the leases that waited for room before it are released.
+    All adapters of a lease get room together or none does, so no two leases can hold what the other
+    needs.  Whose adapters still load wait alone, whoever finds its adapters on the device waits for
+    nobody: but when an adapter's turn, the time since when it has been run on, has lasted
+    ``cycle_time`` seconds, and others wait for its room, no further lease on it is granted, and
+    those that have not started are ``recalled``: their holders should give them back, for they now
+    wait behind the others.  The longest turns end first, as many as are needed.
+
+    So a lease whose adapters are in host memory, with k queues before its own in the line, has room
+    after at most (k + 1) (P + B + S + R) seconds, whatever still comes: P is the longest time of
+    reading and placing an adapter, B the longest from a lease's being ready to its start, S the
+    cycle time, and R the longest from a start to the lease's release.
     """
 
-    def __init__(self, budget: Budget, max_overtakes: int) -> None:
+    def __init__(self, budget: Budget, cycle_time: float, clock: Callable[[], float]) -> None:
         self.budget = budget
         self.device = Tier()
         self.host = Tier()
         self.leases: dict[Lease, None] = {}
+        self.waiting = Line()
+        #: May be read from any thread; replaced, never changed.
+        self.recalled: frozenset[Lease] = frozenset()
         self.retired: set[Version] = set()
         self.reading: set[Version] = set()
-        self._max_overtakes = max_overtakes
-        self.waiting: dict[Lease, None] = {}
+        self._cycle_time = cycle_time
+        self._clock = clock
         self._jobs: list[Job] = []
         self._settled = False
 
@@ -75,11 +75,11 @@ class Residency:
         for version in lease.versions:
             version.leases.add(lease)
         self.leases[lease] = None
-        if not lease.versions:  # the base model alone takes no room, so it overtakes nobody
+        if lease.versions:
+            self.waiting.put(lease)
+            self.advance()
+        else:  # the base model alone takes no room
             self._settle(lease, None)
-            return
-        self.waiting[lease] = None
-        self.advance()
 
     def release(self, lease: Lease) -> None:
         """End ``lease``; idempotent."""
@@ -88,6 +88,16 @@ class Residency:
         self._let_go(lease)
         del self.leases[lease]
         lease.close()
+        self.advance()
+
+    def give_back(self, leases: Iterable[Lease]) -> None:
+        """Let leases wait again that were granted and have not started."""
+        for lease in leases:
+            if lease.granted and not lease.started:
+                for version in dict.fromkeys(lease.versions):
+                    self._ungrant(version)
+                lease.unsettle()
+                self.waiting.put(lease)
         self.advance()
 
     def fetched(self, version: Version) -> None:
@@ -130,7 +140,7 @@ class Residency:
         self.advance()
 
     def place_failed(self, version: Version, error: LoraxSpecError) -> None:
-        """A ``place`` job failed, for want of device memory say; the host keeps its copy."""
+        """A ``place`` job failed, say for want of memory; the host keeps its copy."""
         version.task = None
         self.device.drop(version)
         for lease in tuple(version.leases):
@@ -140,7 +150,7 @@ class Residency:
         self.advance()
 
     def retire(self, version: Version) -> None:
-        """Give ``version`` to no new lease, and drop it when its last lease ends."""
+        """Give it to no new lease, and drop it when its last lease ends."""
         version.retired = True
         version.pinned = False
         self.retired.add(version)
@@ -155,120 +165,108 @@ class Residency:
 
     def advance(self) -> None:
         """Settle every waiting lease that can be, then read what the others wait for."""
-        ahead: list[Lease] = []
-        for lease in tuple(self.waiting):
-            error = next((version.error for version in lease.versions if version.error), None)
-            loaded = all(version.loaded for version in lease.versions)
+        departures: Departures | None = None
+        for wanted, leases in self.waiting:
+            error = next((version.error for version in wanted if version.error), None)
+            loaded = all(version.loaded for version in wanted)
             if error is None and loaded:
-                error = self._misfit(lease)
+                error = misfit(self.budget, self.device, wanted)
             if error is not None:
-                self._fail(lease, error)
-            elif not loaded or any(one.overtaken >= self._max_overtakes for one in ahead):
+                for lease in leases:
+                    self._fail(lease, error)
+            elif not loaded:
                 continue
-            elif self._make_room(lease):
-                for one in ahead:
-                    one.overtaken += 1
-                self._grant(lease)
+            elif all(version in self.device for version in wanted):
+                if departures is None or departures.leaving.keys().isdisjoint(wanted):
+                    self._grant(wanted, leases)
+            elif departures is None and self._make_room(wanted):
+                self._grant(wanted, leases)
             else:
-                ahead.append(lease)
-        self._trim_host()
-        self._stage()
+                departures = departures or self._departures()
+                departures.add(wanted)
+        self._recall(departures.leaving if departures else ())
+        self._use_host()
 
-    def _misfit(self, lease: Lease) -> LoraxSpecError | None:
-        """Why ``lease`` could not be granted even if every other lease ended."""
-        wanted = set(lease.versions)
-        need = sum(version.nbytes for version in wanted)
-        limit, most = self.budget.device_bytes, self.budget.max_active
-        if need > limit or len(wanted) > most:
-            return AdapterMismatch(
-                f"{len(wanted)} adapters of {need} bytes never fit: "
-                f"there is room for {most} of {limit} bytes together"
-            )
-        pinned = [one for one in self.device if one.pinned and one not in wanted]
-        kept = sum(version.nbytes for version in pinned)
-        if need + kept > limit or len(wanted) + len(pinned) > most:
-            return Overloaded(
-                f"{len(wanted)} adapters of {need} bytes do not fit beside {len(pinned)} pinned "
-                f"adapters of {kept} bytes: there is room for {most} of {limit} bytes together"
-            )
-        return None
+    def _departures(self) -> Departures:
+        """Who makes room for those in the line: the idle, then those whose turn is over."""
+        now, idle = self._clock(), [version for version in self.device if version.idle]
+        late = [version for version in self.device if self._turn_is_over(version, now)]
+        # Turns of one length keep an order, so that nobody is called in and let go in alternation.
+        late.sort(key=lambda version: (version.turn_began, version.location.adapter_id))
+        return Departures(
+            self.budget,
+            self.device,
+            [*idle, *late],
+            lambda version: version.idle or self._turn_is_over(version, now),
+        )
 
-    def _make_room(self, lease: Lease) -> bool:
-        """Evict idle versions, least recently used first, if that makes room for all of lease."""
-        missing = {version for version in lease.versions if version not in self.device}
-        bytes_short = self.device.bytes - self.budget.device_bytes
-        bytes_short += sum(version.nbytes for version in missing)
-        slots_short = len(self.device) + len(missing) - self.budget.max_active
-        victims = []
-        for version in self.device if missing else ():
-            if bytes_short <= 0 and slots_short <= 0:
-                break
-            if version.idle and version not in lease.versions:
-                victims.append(version)
-                bytes_short -= version.nbytes
-                slots_short -= 1
-        if missing and (bytes_short > 0 or slots_short > 0):
-            return False
-        for version in victims:
+    def _turn_is_over(self, version: Version, now: float) -> bool:
+        began = version.turn_began
+        return began is not None and now - began >= self._cycle_time and not version.pinned
+
+    def _make_room(self, wanted: Wanted) -> bool:
+        victims = evictions(self.budget, self.device, wanted)
+        for version in victims or ():
             self._evict(version)
-        return True
+        return victims is not None
 
-    def _grant(self, lease: Lease) -> None:
-        del self.waiting[lease]
-        lease.granted = True
-        for version in dict.fromkeys(lease.versions):
-            version.grants += 1
+    def _grant(self, wanted: Wanted, leases: Iterable[Lease]) -> None:
+        for version in dict.fromkeys(wanted):
             if version not in self.device:
                 self.device.put(version)
                 self._begin("place", version)
             self.device.touch(version)
-        if all(version.device is not None for version in lease.versions):
-            self._settle(lease, None)
+        there = all(version.device is not None for version in wanted)
+        for lease in leases:
+            self.waiting.drop(lease)
+            lease.granted = True
+            for version in dict.fromkeys(wanted):
+                version.grants += 1
+            if there:
+                self._settle(lease, None)
+
+    def _recall(self, leaving: Iterable[Version]) -> None:
+        """A retired version could not be read again, and no more leases come for it anyway."""
+        recalled = frozenset(
+            lease
+            for lease in (lease for version in leaving for lease in version.leases)
+            if lease.granted and not lease.started and not any(v.retired for v in lease.versions)
+        )
+        if recalled != self.recalled:
+            self.recalled = recalled
+            self._settled = self._settled or bool(recalled)
 
     def _evict(self, version: Version) -> None:
         """From the device; what lies in host memory anyway stays there."""
         self.device.drop(version)
+        version.turn_began = None
         weights, version.device = version.device, None
         if version.host is None and weights is not None and weights.slab.data.is_cpu:
             version.host = weights
         if version.host is not None:
             self.host.put(version)
 
-    def _stage(self) -> None:
-        """Fetch what is absent; read whole leases or none, oldest first, within the host's limit.
-
-        A part of a lease would wait in host memory for the other part, which might find no room.
-        """
-        staged = sum(version.nbytes for version in self.reading)
-        staged += sum(one.nbytes for one in self.host if one.leases and one not in self.device)
-        for version in [version for lease in self.waiting for version in lease.versions]:
-            if version.absent and not version.fetched:
-                self._begin("fetch", version)
-        fetched = [one for one in self.waiting if all(v.fetched for v in one.versions)]
-        for place, lease in enumerate(fetched):
-            absent = [version for version in dict.fromkeys(lease.versions) if version.absent]
-            need = sum(version.nbytes for version in absent)
-            if place and absent and staged + need > self.budget.host_bytes:
-                break
-            staged += need
-            for version in absent:
-                self.reading.add(version)
-                self._begin("read", version)
-
     def _begin(self, task: Task, version: Version) -> None:
         version.task = task
         self._jobs.append(Job(task, version))
 
-    def _trim_host(self) -> None:
-        # What is being placed leaves host memory where the device shares it.
-        leaving = sum(version.nbytes for version in self.host if version.placing)
-        for version in self.host:
-            if self.host.bytes - leaving <= self.budget.host_bytes:
-                break
-            wanted = version.leases and version.device is None
-            if not wanted and not version.placing:
-                version.host = None
-                self.host.drop(version)
+    def _use_host(self) -> None:
+        """Read ahead for those who wait, within the limit."""
+        line, limit = self.waiting.wanted(), self.budget.host_bytes
+        for version in to_fetch(line):
+            self._begin("fetch", version)
+        self._trim_host(line)
+        reads = to_read(line, self.host, self.device, self.reading, limit)
+        for version in reads:
+            self.reading.add(version)
+            self._begin("read", version)
+        if reads:
+            self._trim_host(line)
+
+    def _trim_host(self, line: list[Wanted]) -> None:
+        for version in to_drop(line, self.host, self.reading, self.budget.host_bytes):
+            version.host = None
+            self.host.drop(version)
 
     def _settle(self, lease: Lease, error: LoraxSpecError | None) -> None:
         lease.settle(error)
@@ -279,15 +277,20 @@ class Residency:
         self._settle(lease, error)
 
     def _let_go(self, lease: Lease) -> None:
-        self.waiting.pop(lease, None)
+        self.waiting.drop(lease)
         for version in dict.fromkeys(lease.versions):
             version.leases.discard(lease)
             if lease.granted:
-                version.grants -= 1
+                self._ungrant(version)
                 self.device.touch(version)
             self._reap(version)
         lease.granted = False
         lease.versions = ()
+
+    def _ungrant(self, version: Version) -> None:
+        version.grants -= 1
+        if version.grants == 0:
+            version.turn_began = None
 
     def _reap(self, version: Version) -> None:
         """Drop a retired version that nobody holds and no job works on."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from lorax_spec.adapters.source import Location
 from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import LoraxSpecError
-from lorax_spec.types import AdapterRef
+from lorax_spec.types import AdapterChat, AdapterRef, DrafterCounts, LoadTimes, MergedRef
 
 if TYPE_CHECKING:
     from lorax_spec.adapters.lease import Lease
@@ -24,10 +25,13 @@ class Version:
     ``nbytes`` is an estimate from above until the version was read once.  ``retired`` means that
     no new lease gets it: it was unloaded, or its folder has changed.  ``fetched`` means that its
     files lie on this machine; ``task`` is what is being done with it.  ``medusa_heads`` counts the
-    heads, be they Medusa or Hydra.
+    heads, be they Medusa or Hydra.  ``turn_began``: since when it has been run on without a break,
+    in the clock's seconds; None while nobody does.  ``last_used``: when a request last began to
+    run on it, in seconds since 1970; 0: none did.  ``guesses``: by drafter, those for requests on
+    it that have ended; the step loop's.  ``chat`` is None until it was read once.
     """
 
-    ref: AdapterRef
+    ref: AdapterRef | MergedRef
     location: Location
     nbytes: int
     pinned: bool = False
@@ -41,8 +45,13 @@ class Version:
     kind: str = ""
     rank: int = 0
     medusa_heads: int = 0
+    chat: AdapterChat | None = None
     leases: set[Lease] = field(default_factory=set)
     grants: int = 0
+    times: LoadTimes = field(default_factory=LoadTimes)
+    turn_began: float | None = None
+    last_used: float = 0.0
+    guesses: Mapping[str, DrafterCounts] = field(default_factory=dict)
 
     @property
     def loaded(self) -> bool:
@@ -74,9 +83,14 @@ class Version:
             return "host"
         return "fetching" if self.task or self.leases else "absent"
 
+    def took(self, **seconds: float) -> None:
+        """Note what a stage of its load took, by its name in LoadTimes."""
+        self.times = replace(self.times, **seconds)
+
     def describe(self, weights: AdapterWeights) -> None:
         """Remember what was read, for when the weights have gone."""
         self.nbytes = weights.nbytes
         self.kind = weights.kind
         self.rank = weights.lora.rank if weights.lora else 0
         self.medusa_heads = weights.heads.num_heads if weights.heads else 0
+        self.chat = weights.chat

@@ -56,6 +56,7 @@ _MODEL, _ADAPTERS, _LIMITS, _NETWORK, _LOGS = (
 )
 
 
+_SOURCES = ("local", "hub", "s3")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 #: Where a number is given, it is at least this.
@@ -64,6 +65,10 @@ _LEAST = {
     "lookup_min_match": 1,
     "lookup_pool_tokens": 0,
     "max_active_adapters": 1,
+    "adapter_cache_bytes": 1,
+    "adapter_refresh_s": 0,
+    "adapter_cycle_time_s": 0,
+    "adapter_host_bytes": 0,
     "max_input_length": 1,
     "max_total_tokens": 2,
     "max_batch_total_tokens": 1,
@@ -142,14 +147,58 @@ class ServeOptions:
         ),
     ] = None
     adapter_source: Annotated[
-        str, Setting(Side.ROUTER, _ADAPTERS, "Where adapters come from; this version knows local.")
+        str,
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Where adapters come from that lie in no local folder: hub or s3; local: from nowhere."
+            " With a comma between them, requests may name any of them.",
+        ),
     ] = "local"
+    adapter_url: Annotated[
+        tuple[str, ...],
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "URL of an object store, such as s3://bucket/adapters, below which requests may name"
+            " adapters; may be repeated.",
+        ),
+    ] = ()
+    adapter_cache_dir: Annotated[
+        Path | None,
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Folder for downloaded adapters; left out: ~/.cache/lorax-spec/adapters.",
+        ),
+    ] = None
+    adapter_cache_bytes: Annotated[
+        int, Setting(Side.WORKER, _ADAPTERS, "Most bytes that downloaded adapters take on disk.")
+    ] = 20_000_000_000
+    adapter_refresh_s: Annotated[
+        float,
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Seconds after which it is asked anew what a branch holds, and whether a token may"
+            " read it.",
+        ),
+    ] = 60.0
     adapter_root: Annotated[
         tuple[str, ...],
         Setting(
             Side.WORKER,
             _ADAPTERS,
             "Folder of adapter folders, or NAME=FOLDER to call them NAME/...; may be repeated.",
+        ),
+    ] = ()
+    preloaded_adapter_ids: Annotated[
+        tuple[str, ...],
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Adapters to load before the server is ready, and to keep on the device; several with"
+            " commas between them, or repeated.",
         ),
     ] = ()
     max_active_adapters: Annotated[
@@ -159,6 +208,23 @@ class ServeOptions:
         float,
         Setting(Side.WORKER, _ADAPTERS, "Part of the device's memory that adapters may take."),
     ] = 0.1
+    adapter_host_bytes: Annotated[
+        int | None,
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Bytes of host memory for adapters that are not on the device; left out: as many as"
+            " they may take there.",
+        ),
+    ] = None
+    adapter_cycle_time_s: Annotated[
+        float,
+        Setting(
+            Side.WORKER,
+            _ADAPTERS,
+            "Seconds after which an adapter in use makes room for those that wait for it.",
+        ),
+    ] = 2.0
     max_input_length: Annotated[
         int | None, Setting(Side.WORKER, _LIMITS, "Most tokens of a prompt.")
     ] = None
@@ -218,11 +284,12 @@ class ServeOptions:
         """Raises ``ValueError`` for what no process could make sense of."""
         if self.dtype not in _DTYPES:
             raise ValueError(f"--dtype {self.dtype}: one of {', '.join(_DTYPES)}")
-        if self.adapter_source != "local":
-            raise ValueError(f"--adapter-source {self.adapter_source}: not in this version")
+        sources = adapter_sources(self.adapter_source)
+        if "s3" in sources and not self.adapter_url:
+            raise ValueError("--adapter-source s3: needs an --adapter-url")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not value >= least:
                 raise ValueError(f"--{name.replace('_', '-')}: at least {least}")
         if self.lookup_max_match < self.lookup_min_match:
             raise ValueError("--lookup-max-match: at least --lookup-min-match")
@@ -258,6 +325,20 @@ def arguments(options: ServeOptions, side: Side) -> list[str]:
         elif value is not None:
             words += [one.flag, str(value)]
     return words
+
+
+def adapter_ids(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """``--preloaded-adapter-ids`` read: each id once, in the order given."""
+    ids = (one.strip() for entry in entries for one in entry.split(","))
+    return tuple(dict.fromkeys(one for one in ids if one))
+
+
+def adapter_sources(entry: str) -> tuple[str, ...]:
+    """``--adapter-source`` read; raises ``ValueError`` for a source that there is not."""
+    sources = tuple(one.strip() for one in entry.split(","))
+    if unknown := [one for one in sources if one not in _SOURCES]:
+        raise ValueError(f"--adapter-source {unknown[0]}: one of {', '.join(_SOURCES)}")
+    return sources
 
 
 def adapter_roots(entries: tuple[str, ...]) -> dict[str, Path]:

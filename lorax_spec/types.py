@@ -90,11 +90,51 @@ class AdapterRef:
 
 
 @dataclass(frozen=True)
+class AdapterChat:
+    """How an adapter's folder writes conversations; ``template`` is Jinja's, empty for the model's
+    own.  ``special_tokens``: texts by names such as ``eos_token``."""
+
+    template: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MergedRef:
+    """Adapters merged into one, complete: every field says what is done.
+
+    ``parts`` and ``weights`` are as many; ``method`` is one of linear, ties, dare_linear and
+    dare_ties, ``density`` above 0 and at most 1, ``majority_sign_method`` total or frequency.
+    """
+
+    parts: tuple[AdapterRef, ...]
+    weights: tuple[float, ...]
+    method: str = "linear"
+    density: float = 1.0
+    majority_sign_method: str = "total"
+
+    @property
+    def adapter_id(self) -> str:
+        """What the merged adapter is called where people read of it."""
+        pairs = zip(self.weights, self.parts, strict=True)
+        terms = " + ".join(f"{weight} {part.adapter_id}" for weight, part in pairs)
+        pruning = "" if self.density == 1 else f", density {self.density}"
+        signs = "" if self.majority_sign_method == "total" else f", {self.majority_sign_method}"
+        return f"{self.method}({terms}{pruning}{signs})"
+
+
+@dataclass(frozen=True)
 class MergedAdapters:
+    """Adapters to merge for one request, with LoRAX's names.
+
+    ``weights``: one for each id; none: 1 for all.  ``merge_strategy`` is linear, ties, dare_linear
+    or dare_ties.  ``density``: the share of each adapter's numbers that ties and dare keep; None:
+    a half.  ``majority_sign_method``, of ties and dare_ties: total or frequency.
+    """
+
     ids: tuple[str, ...]
     weights: tuple[float, ...] = ()
     merge_strategy: str = "linear"
-    density: float = 0.0
+    density: float | None = None
     majority_sign_method: str = "total"
 
 
@@ -222,9 +262,23 @@ class StreamResponse:
 
 
 @dataclass(frozen=True)
+class LoadTimes:
+    """Seconds: files brought here, read into host memory, copied to the device."""
+
+    fetch: float = 0.0
+    read: float = 0.0
+    copy: float = 0.0
+
+
+@dataclass(frozen=True)
 class AdapterInfo:
-    """What a server knows of one adapter; ``kind`` is lora, medusa, hydra, lora+medusa or
-    lora+hydra, and ``medusa_heads`` counts the heads of either kind."""
+    """What a server knows of one adapter.
+
+    ``kind`` is lora, medusa, hydra, lora+medusa or lora+hydra, and ``medusa_heads`` counts the
+    heads of either kind.  ``last_used``: when a request last ran on it, in seconds since 1970, 0
+    where none did.  ``load``: what its last load took.  ``drafters``: by name, what was guessed
+    for the requests on it that have ended.
+    """
 
     adapter_id: str
     kind: str
@@ -238,6 +292,9 @@ class AdapterInfo:
     error: str = ""
     rank: int = 0
     medusa_heads: int = 0
+    last_used: float = 0.0
+    load: LoadTimes = LoadTimes()
+    drafters: Mapping[str, DrafterCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

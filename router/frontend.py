@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -10,11 +11,12 @@ from pathlib import Path
 
 from lorax_spec.errors import InvalidArgument, Unavailable
 from lorax_spec.router.admission import Admission
+from lorax_spec.router.chats import AdapterChats
 from lorax_spec.router.pool import WorkerPool
 from lorax_spec.text.assembly import ResponseBuilder
 from lorax_spec.text.best_of import best, sequences
 from lorax_spec.text.tokenizer import TextTokenizer
-from lorax_spec.text.validate import Limits, ValidRequest, validate
+from lorax_spec.text.validate import Limits, ValidRequest, chat_adapter, validate
 from lorax_spec.types import (
     AdapterRef,
     GenerateRequest,
@@ -35,6 +37,7 @@ class Frontend:
         self, pool: WorkerPool, admission: Admission, default_adapter: AdapterRef | None
     ) -> None:
         self._pool = pool
+        self._chats = AdapterChats(pool)
         self._admission = admission
         self._default_adapter = default_adapter
         self._tokenizer: TextTokenizer | None = None
@@ -63,6 +66,9 @@ class Frontend:
         if len(text) > _LONG_TEXT:
             return await asyncio.to_thread(tokenizer.pieces, text, add_special_tokens)
         return tokenizer.pieces(text, add_special_tokens)
+
+    def close(self) -> None:
+        self._chats.close()
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[StreamResponse]:
         """Token events and, last, the details.  Leaving early cancels the request.
@@ -112,11 +118,20 @@ class Frontend:
     async def _validate(self, request: GenerateRequest) -> ValidRequest:
         info = self.info()
         limits = Limits(info.max_input_length, info.max_total_tokens, self._default_adapter)
+        tokenizer = self._text()
+        began, rendered = time.monotonic(), None
+        adapter = chat_adapter(request, tokenizer, limits)
+        if adapter is not None:
+            special_tokens = tokenizer.special_tokens
+            rendered = await self._chats.render(adapter, special_tokens, request.messages)
+        waited = 0.0 if adapter is None else time.monotonic() - began
         length = len(request.inputs) + sum(len(message.content) for message in request.messages)
-        length += len(request.speculation.reference or "")
+        length += len(request.speculation.reference or "") + len(rendered or "")
         if length > _LONG_TEXT:
-            return await asyncio.to_thread(validate, request, self._text(), limits)
-        return validate(request, self._text(), limits)
+            valid = await asyncio.to_thread(validate, request, tokenizer, limits, rendered)
+        else:
+            valid = validate(request, tokenizer, limits, rendered)
+        return replace(valid, waited=waited)
 
     def _text(self) -> TextTokenizer:
         if self._tokenizer is None:

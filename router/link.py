@@ -13,13 +13,17 @@ import grpc.aio
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
 from lorax_spec.router.placement import Snapshot
-from lorax_spec.types import Info
+from lorax_spec.types import AdapterChat, AdapterRef, Info
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
 from lorax_spec.wire import (
     WorkerLoad,
+    adapter_chat_from_pb,
+    adapter_ref_to_pb,
+    error_of,
     info_from_pb,
+    is_answer,
     report_from_pb,
     submit_to_pb,
 )
@@ -116,6 +120,26 @@ class WorkerLink:
             if self._inboxes.pop(request_id, None) is not None:
                 cancel = worker_pb.Cancel(request_id=request_id)
                 self._outbox.put_nowait(worker_pb.RouterMessage(cancel=cancel))
+
+    async def chat(self, ref: AdapterRef) -> AdapterChat:
+        """How the adapter writes conversations, once the worker has read it.
+
+        Raises WorkerLostError where the worker goes away first, and the LoraxSpecError it answers.
+        """
+        if self.stub is None:
+            raise WorkerLostError(self.address)
+        request = worker_pb.DescribeAdapterRequest(adapter=adapter_ref_to_pb(ref))
+        try:
+            return adapter_chat_from_pb(await self.stub.DescribeAdapter(request))
+        except grpc.aio.AioRpcError as error:
+            if not is_answer(error):
+                raise WorkerLostError(self.address) from error
+            raise error_of(error) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise WorkerLostError(self.address) from None  # a channel that closes cancels its calls
 
     async def _connect(self) -> None:
         """Returns, or raises AioRpcError, when the stream is over."""

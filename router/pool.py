@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TypeVar
 
 import grpc
@@ -17,7 +16,8 @@ from lorax_spec.engine.request import Emitted, Failed, Finished, TokenRequest
 from lorax_spec.errors import AdapterMismatch, LoraxSpecError, Unavailable
 from lorax_spec.router.link import WorkerLink, WorkerLostError
 from lorax_spec.router.placement import choose
-from lorax_spec.types import DrafterCounts, Info, SpeculationDetails
+from lorax_spec.router.sums import add_details
+from lorax_spec.types import AdapterChat, AdapterRef, Info, SpeculationDetails
 from lorax_spec.v1.worker_pb2_grpc import WorkerStub
 from lorax_spec.wire import error_of
 
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: A request that outlived so many workers may be what killed them.
 _MAX_LOSSES = 3
+#: Seconds after which a lost worker is known to be lost.
+_PAUSE = 0.1
 
 
 class WorkerPool:
@@ -75,7 +77,7 @@ class WorkerPool:
                     async for event in events:
                         if isinstance(event, Failed):
                             raise event.error
-                        seen = _add(before, event.speculation)
+                        seen = add_details(before, event.speculation)
                         event = replace(event, speculation=seen)
                         if isinstance(event, Emitted):
                             tokens = tuple(token.id for token in event.tokens)
@@ -91,6 +93,25 @@ class WorkerPool:
                     raise Unavailable(f"this request lost its worker {losses} times") from None
                 logger.warning("a request moves on after %d tokens", len(request.generated))
             before = seen
+
+    async def chat(self, ref: AdapterRef) -> AdapterChat:
+        """How an adapter writes conversations, from the worker that would be given its request.
+
+        Raises what the request would end with, where its adapter cannot be had.
+        """
+        refusals: dict[WorkerLink, LoraxSpecError] = {}
+        losses = 0
+        while True:
+            link = await self._choose((ref.adapter_id,), refusals)
+            try:
+                return await link.chat(ref)
+            except Unavailable as error:
+                refusals[link] = error
+            except WorkerLostError:
+                losses += 1
+                if losses > _MAX_LOSSES:
+                    raise Unavailable(f"this request lost its worker {losses} times") from None
+                await asyncio.sleep(_PAUSE)
 
     async def everywhere(self, call: Callable[[WorkerStub], Awaitable[T]]) -> list[T]:
         """What every connected worker answers; raises the first error among them."""
@@ -135,31 +156,3 @@ def _without(links: Sequence[WorkerLink], refused: Collection[WorkerLink]) -> li
 
 def _identity(info: Info) -> tuple[str, str, str]:
     return info.model_id, info.model_revision, info.dtype
-
-
-def _add(first: SpeculationDetails, second: SpeculationDetails) -> SpeculationDetails:
-    if not first.forward_passes:
-        return second
-    nothing = DrafterCounts()
-    return SpeculationDetails(
-        first.drafted_tokens + second.drafted_tokens,
-        first.accepted_tokens + second.accepted_tokens,
-        first.forward_passes + second.forward_passes,
-        {
-            name: _add_counts(first.drafters.get(name, nothing), second.drafters.get(name, nothing))
-            for name in {**first.drafters, **second.drafters}
-        },
-    )
-
-
-def _add_counts(first: DrafterCounts, second: DrafterCounts) -> DrafterCounts:
-    return DrafterCounts(
-        first.drafted_tokens + second.drafted_tokens,
-        first.accepted_tokens + second.accepted_tokens,
-        _add_depths(first.drafted_by_depth, second.drafted_by_depth),
-        _add_depths(first.accepted_by_depth, second.accepted_by_depth),
-    )
-
-
-def _add_depths(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
-    return tuple(a + b for a, b in zip_longest(first, second, fillvalue=0))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +15,22 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from lorax_spec.errors import LoraxSpecError, Unavailable
 from lorax_spec.router.admission import Admission
 from lorax_spec.router.frontend import Frontend
 from lorax_spec.router.http import HttpServer, serve_http
 from lorax_spec.router.pool import WorkerPool
 from lorax_spec.router.service import LoraxSpecService
-from lorax_spec.types import AdapterRef
-from lorax_spec.v1 import lorax_spec_pb2, lorax_spec_pb2_grpc
+from lorax_spec.types import BASE_MODEL, AdapterRef
+from lorax_spec.v1 import lorax_spec_pb2 as pb
+from lorax_spec.v1 import lorax_spec_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
-SERVICE = lorax_spec_pb2.DESCRIPTOR.services_by_name["LoraxSpec"].full_name
+SERVICE = pb.DESCRIPTOR.services_by_name["LoraxSpec"].full_name
+
+#: Seconds between two attempts to load the default adapter.
+_RETRY = 1.0
 
 _OPTIONS = [
     ("grpc.so_reuseport", 0),
@@ -48,7 +54,6 @@ class RouterConfig:
     uds: str | None = None
     #: The adapter of requests that name none.
     adapter_id: str | None = None
-    adapter_source: str | None = None
     #: Default: the model's folder, as the worker names it.
     tokenizer_path: str | None = None
     tls_cert: Path | None = None
@@ -95,14 +100,10 @@ class Router:
 
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
-        default = (
-            AdapterRef(config.adapter_id, config.adapter_source or "")
-            if config.adapter_id
-            else None
-        )
+        self._default = AdapterRef(config.adapter_id) if config.adapter_id else None
         self.pool = WorkerPool(config.workers, config.worker_patience)
         self.admission = Admission(config.max_concurrent_requests)
-        self.frontend = Frontend(self.pool, self.admission, default)
+        self.frontend = Frontend(self.pool, self.admission, self._default)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(options=_OPTIONS)
         self._http: HttpServer | None = None
@@ -136,11 +137,13 @@ class Router:
     async def keep_health(self, on_ready: Callable[[], None]) -> None:
         """Load the tokenizer once a worker is there; then tell health, until cancelled.
 
-        Raises FileNotFoundError where the model's folder has no tokenizer here.
+        Raises FileNotFoundError where the model's folder has no tokenizer here, and ValueError
+        where the default adapter cannot be served.
         """
         while self.pool.info is None:
             await self.pool.change.wait()
         await self.frontend.load_text(self._config.tokenizer_path or self.pool.info.model_path)
+        await self._load_default()
         announced = False
         while True:
             change, ready = self.pool.change, self.frontend.ready
@@ -149,6 +152,26 @@ class Router:
                 announced = True
                 on_ready()
             await change.wait()
+
+    async def _load_default(self) -> None:
+        """Every request that names no adapter would fail where this does."""
+        default = self._default
+        if default is None or default.adapter_id == BASE_MODEL:
+            return
+        request = pb.LoadAdapterRequest(
+            adapter_id=default.adapter_id, adapter_source=default.source or None
+        )
+        while True:
+            change = self.pool.change
+            try:
+                await self.pool.everywhere(lambda stub: stub.LoadAdapter(request))
+                return
+            except Unavailable as error:  # its source or the worker; both may come back
+                logger.warning("the default adapter is not there yet: %s", error.message)
+            except LoraxSpecError as error:
+                raise ValueError(f"--adapter-id: {error.message}") from error
+            with suppress(TimeoutError):
+                await asyncio.wait_for(change.wait(), _RETRY)
 
     async def drain(self) -> None:
         """Refuse new requests and wait for those that run."""
@@ -166,6 +189,7 @@ class Router:
         if self._http is not None:
             await asyncio.to_thread(self._http.close)
         await self._server.stop(grace=1)
+        self.frontend.close()
         await self.pool.stop()
 
     def _bind(self) -> int:

@@ -13,9 +13,13 @@ from google.protobuf.message import Message
 from lorax_spec.errors import InternalError, InvalidArgument, LoraxSpecError
 from lorax_spec.router.frontend import Frontend
 from lorax_spec.router.pool import WorkerPool
+from lorax_spec.router.sums import add_infos
+from lorax_spec.types import AdapterInfo
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import lorax_spec_pb2_grpc
 from lorax_spec.wire import (
+    adapter_info_from_pb,
+    adapter_info_to_pb,
     info_to_pb,
     input_tokens_to_pb,
     request_from_pb,
@@ -27,9 +31,6 @@ from lorax_spec.wire import (
 logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-#: Where a worker holds an adapter, best place first.
-_TIERS = ("device", "host", "disk")
 
 
 class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
@@ -128,15 +129,10 @@ def _require_adapter_id(adapter_id: str) -> None:
 
 
 def _merge(answers: list[pb.ListAdaptersResponse]) -> list[pb.Adapter]:
-    """One entry for each adapter: where it is nearest to running, its users summed."""
-    merged: dict[str, pb.Adapter] = {}
-    for adapter in (adapter for answer in answers for adapter in answer.adapters):
-        other = merged.get(adapter.adapter_id)
-        if other is None:
-            merged[adapter.adapter_id] = adapter
-            continue
-        users = other.in_use + adapter.in_use
-        nearest = min(other, adapter, key=lambda one: _TIERS.index(one.tier or "disk"))
-        nearest.in_use = users
-        merged[adapter.adapter_id] = nearest
-    return list(merged.values())
+    """One entry for each adapter."""
+    merged: dict[tuple[str, str, str], AdapterInfo] = {}
+    for message in (message for answer in answers for message in answer.adapters):
+        info = adapter_info_from_pb(message)
+        key = info.source, info.adapter_id, info.revision
+        merged[key] = add_infos(merged[key], info) if key in merged else info
+    return [adapter_info_to_pb(info) for info in merged.values()]

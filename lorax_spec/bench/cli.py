@@ -93,6 +93,14 @@ def coldload(
 
 
 @app.command()
+def exchange(
+    quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
+) -> None:
+    """A thousand adapters for 32 callers, and what others notice of adapters that do not come."""
+    run(("exchange",), quick, samples, seed, json)
+
+
+@app.command()
 def memory(
     quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None
 ) -> None:

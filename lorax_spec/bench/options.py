@@ -14,7 +14,9 @@ _PAGE = 120
 Quick = Annotated[bool, typer.Option("--quick", help="Few prompts, under a minute.")]
 Samples = Annotated[
     int | None,
-    typer.Option("--prompts", min=1, help="How many prompts; of batch: groups, coldload: loads."),
+    typer.Option(
+        "--prompts", min=1, help="How many prompts; of batch and exchange: groups; coldload: loads."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the order of runs, and of what is sampled.")]
 Json = Annotated[Path | None, typer.Option(help="Add what is found to this file.")]

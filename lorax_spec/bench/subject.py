@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,10 +83,14 @@ class Subject:
             adapter_roots=adapter_roots(self.adapter_root),
         )
         core = EngineCore(load(config), line_up)
+        # As a worker does: collections would otherwise fall upon one side or the other.
+        gc.collect()
+        gc.freeze()
         try:
             tokenizer = TextTokenizer.load(core.info.model_path)
             yield Opened(core, tokenizer, self.heads(), self.draft_model)
         finally:
+            gc.unfreeze()
             core.close()
 
     def heads(self) -> dict[str, str]:

@@ -29,6 +29,7 @@ BENCHMARKS = (
     "auto",
     "never_slower",
     "coldload",
+    "exchange",
     "memory",
     "peers",
 )

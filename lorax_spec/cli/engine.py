@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from lorax_spec import embedded
-from lorax_spec.config import ServeOptions, adapter_roots
+from lorax_spec.config import ServeOptions, adapter_roots, adapter_sources
 from lorax_spec.engine.config import EngineConfig
 
 
@@ -33,6 +33,13 @@ def engine_config(options: ServeOptions) -> EngineConfig:
             max_batch_prefill_tokens=options.max_batch_prefill_tokens,
             max_active_adapters=options.max_active_adapters,
             adapter_memory_fraction=options.adapter_memory_fraction,
+            adapter_host_bytes=options.adapter_host_bytes,
+            adapter_cycle_time_s=options.adapter_cycle_time_s,
+            adapter_sources=adapter_sources(options.adapter_source),
+            adapter_urls=options.adapter_url,
+            adapter_cache_dir=options.adapter_cache_dir,
+            adapter_cache_bytes=options.adapter_cache_bytes,
+            adapter_refresh_s=options.adapter_refresh_s,
             adapter_roots={
                 "demo": embedded.path() / "adapters",
                 **adapter_roots(options.adapter_root),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lorax_spec.client import Client
-    from lorax_spec.types import Message, Response, StreamResponse
+    from lorax_spec.types import MergedAdapters, Message, Response, StreamResponse
 
 app = typer.Typer(add_completion=False)
 
@@ -34,6 +34,33 @@ def generate(
     adapter_id: Annotated[
         str | None, typer.Option(help="Adapter to answer with.", rich_help_panel=_ADAPTER)
     ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID[=WEIGHT]",
+            help="Adapter to merge into the one to answer with, 1 where no weight is given; repeat"
+            " it for the others.",
+            rich_help_panel=_ADAPTER,
+        ),
+    ] = None,
+    merge_method: Annotated[
+        str,
+        typer.Option(help="linear, ties, dare_linear or dare_ties.", rich_help_panel=_ADAPTER),
+    ] = "linear",
+    merge_density: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each adapter's numbers that ties and dare keep; left out: a half.",
+            rich_help_panel=_ADAPTER,
+        ),
+    ] = None,
+    merge_sign_method: Annotated[
+        str,
+        typer.Option(
+            help="Whose sign wins in ties and dare_ties: total or frequency.",
+            rich_help_panel=_ADAPTER,
+        ),
+    ] = "total",
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 200,
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; may be repeated.")
@@ -117,6 +144,8 @@ def generate(
 
         lorax-spec generate --chat --adapter-id demo/pirate --medusa-adapter-id demo/pirate-medusa
 
+        lorax-spec generate "def add(" --merge demo/pirate=0.7 --merge demo/tests=0.3
+
         cat module.py | lorax-spec generate - --method prompt_lookup --temperature 0.8 --seed 1
 
         lorax-spec generate "A person as JSON: " --schema person.json --temperature 0.8 --best-of 3
@@ -124,8 +153,10 @@ def generate(
     from lorax_spec.client import Client
     from lorax_spec.types import Message, ResponseFormat, Speculation
 
+    merged = _merged(merge or [], merge_method, merge_density, merge_sign_method)
     options: dict[str, Any] = {
         "adapter_id": adapter_id,
+        "merged_adapters": merged,
         "max_new_tokens": max_new_tokens,
         "stop": stop,
         "temperature": temperature,
@@ -155,6 +186,25 @@ def generate(
             conversation.append(Message("user", line))
             text = _show(_answer(client, conversation, options), show_speculation)
             conversation.append(Message("assistant", text))
+
+
+def _merged(
+    parts: list[str], method: str, density: float | None, sign_method: str
+) -> MergedAdapters | None:
+    """Ends the command where a weight is no number."""
+    from lorax_spec.types import MergedAdapters
+
+    if not parts:
+        return None
+    ids, weights = [], []
+    for part in parts:
+        adapter_id, separator, weight = part.rpartition("=")
+        try:
+            weights.append(float(weight) if separator else 1.0)
+        except ValueError:
+            raise typer.BadParameter(f"--merge {part}: ID or ID=WEIGHT, a number") from None
+        ids.append(adapter_id if separator else part)
+    return MergedAdapters(tuple(ids), tuple(weights), method, density, sign_method)
 
 
 def _ask() -> str:

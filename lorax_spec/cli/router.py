@@ -46,7 +46,6 @@ def router(
         uds=options.uds,
         max_concurrent_requests=options.max_concurrent_requests,
         adapter_id=options.adapter_id,
-        adapter_source=options.adapter_source,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         tls_ca=options.tls_ca,

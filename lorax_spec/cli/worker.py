@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorax_spec.cli.options import with_options
-from lorax_spec.config import ServeOptions, Side
+from lorax_spec.config import ServeOptions, Side, adapter_ids
 
 app = typer.Typer(add_completion=False)
 
@@ -42,11 +42,18 @@ def worker(
     config = engine_config(options)
 
     from lorax_spec.engine.core import EngineCore
+    from lorax_spec.worker.preloading import PreloadError, preload
     from lorax_spec.worker.server import WorkerConfig, serve_worker
 
-    status = serve_worker(
-        WorkerConfig(listen),
-        lambda: EngineCore.load(config),
-        lambda address: print(f"ready {address}", flush=True),
-    )
+    def core() -> EngineCore:
+        core = EngineCore.load(config)
+        preload(core, adapter_ids(options.preloaded_adapter_ids))
+        return core
+
+    try:
+        status = serve_worker(
+            WorkerConfig(listen), core, lambda address: print(f"ready {address}", flush=True)
+        )
+    except PreloadError as error:
+        raise typer.BadParameter(f"--preloaded-adapter-ids: {error}") from error
     raise typer.Exit(status)

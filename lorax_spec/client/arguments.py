@@ -24,7 +24,8 @@ class GenerateOptions(TypedDict, total=False):
 
     ``stop_sequences`` is LoRAX's name for ``stop``.  ``timeout`` is in seconds, for the whole call
     and its retries; None waits for ever.  ``best_of`` samples so many answers and gives the
-    likeliest, whole calls only.  The keys of ``speculation`` are the fields of ``Speculation``.
+    likeliest, whole calls only.  The keys of ``speculation`` are the fields of ``Speculation``,
+    those of ``merged_adapters``, which stands instead of ``adapter_id``, of ``MergedAdapters``.
     """
 
     adapter_source: str | None
@@ -102,7 +103,9 @@ def _merged(value: MergedAdapters | Mapping[str, Any] | None) -> MergedAdapters 
     if value is None:
         return None
     merged = _as(MergedAdapters, value)
-    return replace(merged, ids=tuple(merged.ids), weights=tuple(merged.weights))
+    ids: Any = merged.ids
+    ids = (ids,) if isinstance(ids, str) else tuple(ids)
+    return replace(merged, ids=ids, weights=tuple(merged.weights or ()))
 
 
 def _response_format(value: ResponseFormat | Mapping[str, Any] | None) -> ResponseFormat | None:

@@ -14,30 +14,11 @@ import torch
 
 from lorax_spec.adapters.weights import LoraWeights
 from lorax_spec.engine.blocks import NULL_BLOCK
+from lorax_spec.engine.lanes import EXACT_ROWS, NARROW, WIDE, Lanes, lay_lanes
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.kernels.attention import KEY_CHUNK, Branches, Tiles
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.speculation.tree import DraftTree
-
-#: Rows a tile holds at most; beyond NARROW, prompt chunks fill tiles of WIDE rows.
-NARROW, WIDE = 8, 32
-#: For exact results, attention's products have at least so many rows, and those of LoRA, whose
-#: ranks make them oddly shaped, exactly so many: then no kernel is chosen by the company.
-EXACT_ROWS = 8
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """Rows that run under adapters of one rank and the same modules, in tiles of one adapter.
-
-    ``rows`` int64 [tiles, width] padded with repeats; ``kept`` int64 [n] indices into the
-    flattened tiles that are not padding; ``scale`` [tiles, 1, 1]; ``adapters`` one per tile.
-    """
-
-    rows: torch.Tensor
-    kept: torch.Tensor
-    scale: torch.Tensor
-    adapters: tuple[LoraWeights, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +27,9 @@ class Batch:
 
     ``ids``, ``positions``, ``slots``: int64 [rows].  ``kept``: int64 [kept rows], the rows whose
     logits are wanted.  ``first_kept[i]``: where those of the i-th scheduled sequence begin; its
-    draft's node ``n`` is ``n + 1`` after its last known token's.
+    draft's node ``n`` is ``n + 1`` after its last known token's.  ``lanes`` are of all rows,
+    ``output_lanes`` of those kept rows whose adapters change the output embedding, counted among
+    the kept rows.  ``kept_in_order``: these are the first of all, but for those that only pad.
     """
 
     ids: torch.Tensor
@@ -56,6 +39,8 @@ class Batch:
     first_kept: tuple[int, ...]
     tiles: tuple[Tiles, ...]
     lanes: tuple[Lanes, ...]
+    output_lanes: tuple[Lanes, ...] = ()
+    kept_in_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +97,7 @@ def build_batch(
     first_kept: list[int] = []
     strands: list[_Strand] = []
     lanes: dict[int, tuple[LoraWeights, list[int]]] = {}
+    output_lanes: dict[int, tuple[LoraWeights, list[int]]] = {}
     for scheduled in plan:
         sequence, draft = scheduled.sequence, scheduled.draft
         first, start, end = len(ids), scheduled.start, scheduled.start + scheduled.count
@@ -123,7 +109,7 @@ def build_batch(
         slots += _slots(sequence.blocks, range(start, end))
         slots += _slots(sequence.blocks, range(known, known + len(draft)))
         strands += _paths(scheduled, first) if exact else [_whole(scheduled, first)]
-        rows = range(first, len(ids))
+        rows, before = range(first, len(ids)), len(kept)
         if sequence.prefill_logprobs is not None and sequence.progress.first_token == 0:
             first_kept.append(len(kept) + scheduled.count - 1)
             kept += rows
@@ -132,8 +118,12 @@ def build_batch(
             kept += rows[scheduled.count - 1 :] if scheduled.samples else ()
         if sequence.lora is not None:
             lanes.setdefault(id(sequence.lora), (sequence.lora, []))[1].extend(rows)
+            if sequence.lora.changes_output and len(kept) > before:
+                own = output_lanes.setdefault(id(sequence.lora), (sequence.lora, []))
+                own[1].extend(range(before, len(kept)))
 
     padding = max(0, row_floor - len(ids))
+    kept_in_order = kept == list(range(len(kept)))
     kept += kept[-1:] * max(0, row_floor - len(kept)) if kept else ()
 
     def tensor(values: list[int], pad: int) -> torch.Tensor:
@@ -149,7 +139,9 @@ def build_batch(
         kept=torch.tensor(kept, dtype=torch.int64, device=device),
         first_kept=tuple(first_kept),
         tiles=tuple(_tiles(strands, len(ids), padding, width_floor, step, device)),
-        lanes=tuple(_lanes(list(lanes.values()), exact, device)),
+        lanes=tuple(lay_lanes(lanes.values(), exact, device)),
+        output_lanes=tuple(lay_lanes(output_lanes.values(), exact, device)),
+        kept_in_order=kept_in_order,
     )
 
 
@@ -273,25 +265,3 @@ def _branches(tiles: list[_Strand], width: int, keys: int, device: torch.device)
         tile_index, row_index, key = torch.tensor(hidden, device=device).T
         mask[tile_index, row_index, key] = True
     return Branches(key_positions, mask)
-
-
-def _lanes(
-    adapters: list[tuple[LoraWeights, list[int]]], exact: bool, device: torch.device
-) -> Iterator[Lanes]:
-    groups: dict[tuple[object, ...], list[tuple[LoraWeights, list[int]]]] = {}
-    for lora, rows in adapters:
-        size = EXACT_ROWS if exact else NARROW if len(rows) <= NARROW else WIDE
-        key = (lora.rank, frozenset(lora.modules), size)
-        for start in range(0, len(rows), size):
-            groups.setdefault(key, []).append((lora, rows[start : start + size]))
-    for tiles in groups.values():
-        width = EXACT_ROWS if exact else max(len(rows) for _, rows in tiles)
-        padded = [rows + rows[-1:] * (width - len(rows)) for _, rows in tiles]
-        kept = [i * width + j for i, (_, rows) in enumerate(tiles) for j in range(len(rows))]
-        scale = torch.tensor([lora.scale for lora, _ in tiles], device=device)
-        yield Lanes(
-            rows=torch.tensor(padded, device=device),
-            kept=torch.tensor(kept, device=device),
-            scale=scale[:, None, None],
-            adapters=tuple(lora for lora, _ in tiles),
-        )

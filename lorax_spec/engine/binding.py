@@ -9,7 +9,7 @@ from lorax_spec.engine.grammar.compiling import Grammars
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.errors import AdapterMismatch, InvalidArgument, LoraxSpecError, Unimplemented
-from lorax_spec.types import AdapterRef, Method
+from lorax_spec.types import AdapterRef, MergedRef, Method
 
 
 def fault(
@@ -52,8 +52,14 @@ def bind(
         server_drafts,
         drafters,
     )
-    sequence.ready = True
     return None
+
+
+def unbind(sequence: Sequence) -> None:
+    """Let go of what ``bind`` gave; what comes back later may be another content."""
+    sequence.lora = sequence.heads = sequence.hydra = None
+    sequence.grammar = None
+    sequence.identity, sequence.hashes = "", []
 
 
 def _start_grammar(sequence: Sequence, grammars: Grammars) -> LoraxSpecError | None:
@@ -90,6 +96,6 @@ def _take_weights(sequence: Sequence) -> LoraxSpecError | None:
     return None
 
 
-def _no_heads(reference: AdapterRef | None) -> AdapterMismatch:
+def _no_heads(reference: AdapterRef | MergedRef | None) -> AdapterMismatch:
     name = f"adapter {reference.adapter_id!r}" if reference else "the base model"
     return AdapterMismatch(f"{name} has no Medusa or Hydra heads to draft with")

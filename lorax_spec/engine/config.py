@@ -18,6 +18,10 @@ _LEAST = {
     "max_batch_prefill_tokens": 1,
     "max_batch_size": 1,
     "max_active_adapters": 1,
+    "adapter_cache_bytes": 1,
+    "adapter_refresh_s": 0,
+    "adapter_host_bytes": 0,
+    "adapter_cycle_time_s": 0,
 }
 
 
@@ -60,6 +64,20 @@ class EngineConfig:
     max_active_adapters: int = 1024
     #: Of the device's memory (on a CPU: of the memory free at start).
     adapter_memory_fraction: float = 0.1
+    #: Bytes; None: as many as they may take on the device.
+    adapter_host_bytes: int | None = None
+    #: Seconds after which an adapter in use makes room for those that wait for it.
+    adapter_cycle_time_s: float = 2.0
+    #: Of "local", "hub" and "s3": requests may name these, and local; the first is for those that
+    #: name none and mean no local folder.
+    adapter_sources: tuple[str, ...] = ("local",)
+    #: Below these lie the adapters of object stores.
+    adapter_urls: tuple[str, ...] = ()
+    #: Where downloaded adapters lie; None: in the user's cache.  It holds so many bytes at most.
+    adapter_cache_dir: Path | None = None
+    adapter_cache_bytes: int = 20 * 10**9
+    #: Seconds after which it is asked anew what a branch holds, and whether a token may read it.
+    adapter_refresh_s: float = 60.0
     #: Where adapters lie: id prefix -> folder; the prefix "" maps ids as they are.
     adapter_roots: Mapping[str, Path] = field(default_factory=dict)
 
@@ -67,7 +85,7 @@ class EngineConfig:
         """Raises ValueError for what no engine could run with."""
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not value >= least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         if not 0 < self.adapter_memory_fraction <= 1:
             raise ValueError(

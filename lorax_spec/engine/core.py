@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorax_spec.adapters.manager import AdapterManager
 from lorax_spec.engine.batch import build_batch
-from lorax_spec.engine.binding import bind, fault
+from lorax_spec.engine.binding import bind, fault, unbind
 from lorax_spec.engine.blocks import BlockPool
 from lorax_spec.engine.clock import clock_of
 from lorax_spec.engine.config import EngineConfig
@@ -27,6 +27,7 @@ from lorax_spec.engine.request import (
 from lorax_spec.engine.sampling import History, sampling_rule
 from lorax_spec.engine.scheduler import Scheduled, Scheduler
 from lorax_spec.engine.sequence import Progress, Sequence
+from lorax_spec.engine.tally import Tally
 from lorax_spec.engine.verification import (
     Choice,
     figures_of,
@@ -39,7 +40,6 @@ from lorax_spec.engine.verification import (
 )
 from lorax_spec.engine.warmup import warm_up
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
-from lorax_spec.speculation.guesses import total
 from lorax_spec.speculation.tree import EMPTY
 from lorax_spec.speculation.verify import Walk
 from lorax_spec.types import DrafterCounts, Info, Timings
@@ -78,7 +78,7 @@ class EngineCore:
         self._drafting = Drafting(
             drafters, cost, self._clock, loaded.config.speculative_tokens, allowed
         )
-        self._guesses: dict[tuple[str, str], DrafterCounts] = {}
+        self._tally = Tally()
 
     @classmethod
     def load(cls, config: EngineConfig) -> EngineCore:
@@ -89,8 +89,8 @@ class EngineCore:
     def has_work(self) -> bool:
         """Whether a step would do anything now (False while all requests await adapters
         or grammars)."""
-        return bool(self._ended_at_once or self._scheduler.running) or any(
-            sequence.settled for sequence in self._scheduler.waiting
+        return bool(self._ended_at_once or self._scheduler.has_work) or any(
+            sequence.settled for sequence in self._scheduler.aside
         )
 
     def submit(self, request: TokenRequest) -> None:
@@ -142,13 +142,16 @@ class EngineCore:
 
     def step(self) -> list[Event]:
         """One forward pass for everybody who can use it."""
+        self._give_back()
         events = self._bind()
         plan = self._scheduler.schedule()
         if not plan:
             return events
         now, began = time.monotonic(), self._clock()
         for scheduled in plan:
-            scheduled.sequence.progress.started = scheduled.sequence.progress.started or now
+            if not scheduled.sequence.progress.started:
+                scheduled.sequence.progress.started = now
+                scheduled.sequence.lease.start()
         batch = build_batch(
             plan,
             self._row_floor,
@@ -182,15 +185,16 @@ class EngineCore:
 
     def speculation_figures(self) -> dict[tuple[str, str], DrafterCounts]:
         """Drafted and accepted nodes of ended requests, by adapter id ("" for the base model) and
-        drafter."""
-        return dict(self._guesses)
+        drafter, of the adapters used last."""
+        return self._tally.figures()
 
     def load_figures(self) -> tuple[int, int, int, list[str]]:
         """(running, waiting, free KV tokens, ids of the adapters on the device)."""
         on_device = list(self.adapters.on_device())
         scheduler = self._scheduler
         free = scheduler.pool.free * BLOCK_SIZE
-        return len(scheduler.running), len(scheduler.waiting), free, on_device
+        waiting = len(self._sequences) - len(scheduler.running)
+        return len(scheduler.running), waiting, free, on_device
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache: no later request is spared work by an earlier one."""
@@ -209,19 +213,27 @@ class EngineCore:
         self._grammars.close()
         self.adapters.close()
 
+    def _give_back(self) -> None:
+        """Return adapters whose turn is over, of requests that have not started."""
+        if recalled := self.adapters.recalled:
+            sequences = self._scheduler.put_aside(recalled)
+            for sequence in sequences:
+                unbind(sequence)
+            self.adapters.give_back([sequence.lease for sequence in sequences])
+
     def _bind(self) -> list[Event]:
         """Hand sequences what has arrived for them; drop those for whom it failed."""
         events, self._ended_at_once = self._ended_at_once, []
-        for sequence in list(self._scheduler.waiting):
+        for sequence in [one for one in self._scheduler.aside if one.settled]:
             progress = sequence.progress
-            if sequence.ready or not sequence.settled:
-                continue
             progress.adapter_ready = progress.arrived + sequence.lease.waited
             server_drafts = self._config.speculative_tokens > 0
             error = bind(sequence, self._grammars, server_drafts, self._drafting.names)
             if error is not None:
                 self._drop(sequence)
                 events.append(Failed(sequence.request.request_id, error))
+            else:
+                self._scheduler.make_ready(sequence)
         return events
 
     def _commit(self, scheduled: Scheduled, walk: Walk[Choice]) -> list[Event]:
@@ -256,8 +268,7 @@ class EngineCore:
         del self._sequences[sequence.request.request_id]
         self._scheduler.remove(sequence)
         self._drafting.forget(sequence)
-        sequence.lease.release()
-        adapter = sequence.request.adapter
-        for drafter, counts in sequence.progress.guesses.by_drafter().items():
-            key = (adapter.adapter_id if adapter else "", drafter)
-            self._guesses[key] = total((self._guesses.get(key, DrafterCounts()), counts))
+        adapter, lease = sequence.request.adapter, sequence.lease
+        counts = sequence.progress.guesses.by_drafter()
+        self._tally.note(adapter.adapter_id if adapter else "", lease.versions, counts)
+        lease.release()

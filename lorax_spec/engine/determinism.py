@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-from lorax_spec.engine.batch import EXACT_ROWS
+from lorax_spec.engine.lanes import EXACT_ROWS
 from lorax_spec.kernels.attention import KEY_CHUNK, Tiles, paged_attention
-from lorax_spec.kernels.lora import add_lora
+from lorax_spec.kernels.lora import add_lora, put_linear
 
 #: Row counts tried as a floor, and the counts a floor must then hold for.
 FLOORS = (1, 4, 8, 16)
@@ -139,25 +140,38 @@ def _lora_invariant(like: torch.Tensor) -> bool:
 
     size, count = 256, 6 * EXACT_ROWS
     x = draw(count, size)
+    orders = [torch.randperm(count, generator=generator), *torch.arange(count).split(EXACT_ROWS)]
     for rank in (1, 8, 16, 64):
         a, b = draw(1, rank, size) * size**-0.5, draw(1, size, rank)
 
-        def updates(order: torch.Tensor, a: torch.Tensor = a, b: torch.Tensor = b) -> torch.Tensor:
-            rows = order.to(like.device).view(-1, EXACT_ROWS)
-            y, tiles = torch.zeros_like(x), len(rows)
+        def update(
+            y: torch.Tensor, rows: torch.Tensor, kept: torch.Tensor, a: Any = a, b: Any = b
+        ) -> None:
+            tiles = len(rows)
             scale = torch.ones(tiles, 1, 1).to(like)
-            kept = torch.arange(rows.numel(), device=like.device)
             add_lora(y, x, rows, kept, a.expand(tiles, -1, -1), b.expand(tiles, -1, -1), scale)
-            return y
 
-        together = updates(torch.arange(count))
-        shuffled = updates(torch.randperm(count, generator=generator))
-        apart = [updates(order) for order in torch.arange(count).split(EXACT_ROWS)]
-        if not torch.equal(together, shuffled) or not torch.equal(
-            together, torch.stack(apart).sum(0)
-        ):
+        if not _same_in_any_order(update, torch.zeros_like(x), orders):
             return False
-    return True
+    weight = draw(4 * size, size)
+
+    def put(y: torch.Tensor, rows: torch.Tensor, kept: torch.Tensor) -> None:
+        put_linear(y, x, rows, kept, [weight] * len(rows), None)
+
+    return _same_in_any_order(put, torch.zeros(count, 4 * size).to(like), orders)
+
+
+def _same_in_any_order(
+    update: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None],
+    zeros: torch.Tensor,
+    orders: list[torch.Tensor],
+) -> bool:
+    """The first of ``orders``, of all rows, gives what all the others, each of some, give."""
+    together, *apart = [zeros.clone() for _ in orders]
+    for y, order in zip((together, *apart), orders, strict=True):
+        kept = torch.arange(order.numel(), device=zeros.device)
+        update(y, order.to(zeros.device).view(-1, EXACT_ROWS), kept)
+    return torch.equal(together, torch.stack(apart).sum(0))
 
 
 def _all_linear(model: nn.Module) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,11 +15,21 @@ from lorax_spec import embedded
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.engine.request import Failed
+from lorax_spec.errors import LoraxSpecError
 from lorax_spec.text.assembly import ResponseBuilder
 from lorax_spec.text.best_of import best, sequences
+from lorax_spec.text.rendering import Renderer
 from lorax_spec.text.tokenizer import TextTokenizer
-from lorax_spec.text.validate import Limits, ValidRequest, validate
-from lorax_spec.types import AdapterInfo, AdapterRef, GenerateRequest, Info, Response
+from lorax_spec.text.validate import Limits, ValidRequest, chat_adapter, validate
+from lorax_spec.types import (
+    BASE_MODEL,
+    AdapterChat,
+    AdapterInfo,
+    AdapterRef,
+    GenerateRequest,
+    Info,
+    Response,
+)
 
 #: Adapter ids that begin with this name the embedded bundle's.
 DEMO = "demo"
@@ -29,6 +41,17 @@ def adapter_roots(adapter_root: str | Path | None = None) -> dict[str, Path]:
     if adapter_root is not None:
         roots[""] = Path(adapter_root).expanduser()
     return roots
+
+
+@dataclass(frozen=True)
+class _Chat:
+    """A request whose messages wait for their adapter's chat template, since ``began``."""
+
+    index: int
+    request: GenerateRequest
+    adapter: AdapterRef
+    template: Future[AdapterChat]
+    began: float
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,9 @@ class Engine:
     ``model_id`` is a folder or a hub id, by default the embedded demo model; ``adapter_root`` a
     folder of adapters, beside the embedded ones (``demo/...``); every further option is a field of
     EngineConfig.  Not thread-safe.
+
+    Raises AdapterNotFound or AdapterMismatch where ``adapter_id``, the adapter of requests that
+    name none, cannot be served.
     """
 
     def __init__(
@@ -75,8 +101,11 @@ class Engine:
             AdapterRef(adapter_id) if adapter_id else None,
         )
         self._next_id = 0
+        self._renderer = Renderer()
         self._arrived = threading.Event()
         self.core.adapters.set_wakeup(self._arrived.set)
+        if adapter_id and adapter_id != BASE_MODEL:
+            self._load_default(AdapterRef(adapter_id))
 
     def generate(self, requests: Iterable[GenerateRequest | str]) -> list[Response]:
         """Answer all requests, in their order, batched as the engine sees fit.
@@ -91,11 +120,22 @@ class Engine:
     def stream(self, requests: Iterable[GenerateRequest | str]) -> Iterator[tuple[int, Response]]:
         """(index, answer) of each request as it ends."""
         live: dict[int, tuple[_Asked, ResponseBuilder]] = {}
+        chats: list[_Chat] = []
         try:
             for index, request in enumerate(requests):
-                live |= self._submit(index, request)
-            while live:
-                self._wait_for_work()
+                if isinstance(request, str):
+                    request = GenerateRequest(request)
+                if chat := self._chat(index, request):
+                    chats.append(chat)
+                else:
+                    live |= self._submit(index, request)
+            while live or chats:
+                self._wait_for_work(chats)
+                for chat in [one for one in chats if one.template.done()]:
+                    chats.remove(chat)
+                    live |= self._submit_chat(chat)
+                if not self.core.has_work:
+                    continue
                 for event in self.core.step():
                     if event.request_id not in live:
                         continue  # ended by a stop string, earlier in this step
@@ -113,14 +153,48 @@ class Engine:
         finally:
             for request_id in live:
                 self.core.cancel(request_id)
+            for chat in chats:
+                chat.template.cancel()
+
+    def _load_default(self, adapter: AdapterRef) -> None:
+        try:
+            self.core.adapters.load(adapter)
+        except LoraxSpecError:
+            self.core.close()
+            raise
+
+    def _chat(self, index: int, request: GenerateRequest) -> _Chat | None:
+        """None where no adapter has a say in how the prompt is written."""
+        adapter = chat_adapter(request, self.tokenizer, self._limits)
+        if adapter is None:
+            return None
+        began = time.monotonic()
+        template = self.core.adapters.chat(adapter)
+        template.add_done_callback(lambda _: self._arrived.set())
+        return _Chat(index, request, adapter, template, began)
+
+    def _submit_chat(self, chat: _Chat) -> dict[int, tuple[_Asked, ResponseBuilder]]:
+        template = chat.template.result()
+        rendered = None
+        if template.template:
+            rendered = self._renderer.render(
+                chat.adapter.adapter_id,
+                template,
+                self.tokenizer.special_tokens,
+                chat.request.messages,
+            )
+        return self._submit(chat.index, chat.request, rendered, time.monotonic() - chat.began)
 
     def _submit(
-        self, index: int, request: GenerateRequest | str
+        self,
+        index: int,
+        request: GenerateRequest,
+        rendered: str | None = None,
+        waited: float = 0.0,
     ) -> dict[int, tuple[_Asked, ResponseBuilder]]:
         """Its sequences by their ids."""
-        if isinstance(request, str):
-            request = GenerateRequest(request)
-        valid = validate(request, self.tokenizer, self._limits)
+        valid = validate(request, self.tokenizer, self._limits, rendered)
+        valid = replace(valid, waited=waited)
         parts = {}
         for sequence in sequences(valid):
             self._next_id += 1
@@ -129,9 +203,9 @@ class Engine:
         asked = _Asked(index, valid, tuple(parts.values()))
         return {request_id: (asked, builder) for request_id, builder in parts.items()}
 
-    def _wait_for_work(self) -> None:
+    def _wait_for_work(self, chats: Sequence[_Chat]) -> None:
         """Sleep while every request waits for its adapter."""
-        while not self.core.has_work:
+        while not (self.core.has_work or any(chat.template.done() for chat in chats)):
             self._arrived.wait()
             self._arrived.clear()
 
@@ -139,6 +213,7 @@ class Engine:
         return self.core.adapters.list()
 
     def close(self) -> None:
+        self._renderer.close()
         self.core.close()
 
     def __enter__(self) -> Engine:

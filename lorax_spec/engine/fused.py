@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 
 class FusedRMSNorm(nn.Module):
@@ -23,6 +24,25 @@ class FusedRMSNorm(nn.Module):
         norm = torch.linalg.vector_norm(x, 2, -1, True)
         inverse = torch.addcmul(self._epsilon, norm, norm, value=self._share).rsqrt_()
         return inverse.mul(x).mul_(self._weight)
+
+
+def plain_linears(model: nn.Module) -> frozenset[str]:
+    """Replace GPT-2's Conv1D, a linear layer whose weight lies the other way round, by what every
+    other model has: packing and the self-check of determinism then need not know it.
+
+    Gives the names of what was replaced.
+    """
+    replaced = []
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            in_features, out_features = module.weight.shape
+            linear = nn.Linear(in_features, out_features, device="meta")
+            linear.weight = nn.Parameter(module.weight.detach().T.contiguous(), requires_grad=False)
+            linear.bias = module.bias
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, linear)
+            replaced.append(name)
+    return frozenset(replaced)
 
 
 @torch.inference_mode()

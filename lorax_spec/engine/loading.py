@@ -11,12 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from lorax_spec import __version__
-from lorax_spec.adapters.local_source import LocalSource
 from lorax_spec.adapters.manager import AdapterManager
-from lorax_spec.adapters.residency import Budget
+from lorax_spec.adapters.room import Budget
 from lorax_spec.adapters.shape import shape_of
+from lorax_spec.adapters.sources import SourceSettings, open_sources
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.determinism import AFFORDABLE, cost_of_invariance, row_floor
+from lorax_spec.engine.fused import plain_linears
 from lorax_spec.engine.memory import keep_freed_memory
 from lorax_spec.engine.model import LanguageModel
 from lorax_spec.engine.packed import pack_linears, shared_inputs
@@ -48,21 +49,26 @@ def load(config: EngineConfig) -> Loaded:
     """Read the model, size its cache, look for its adapters.
 
     Raises:
-        InvalidArgument: an option cannot be met on this machine or by this model.
+        InvalidArgument: an option cannot be met on this machine or by this model, or contradicts
+            another.
     """
     path = model_folder(config.model_id, config.revision)
     device = _device(config.device)
     hf_model = _read_model(path, config, device)
+    turned = plain_linears(hf_model)
     if device.type == "cpu":
         keep_freed_memory()
         if (threads := _threads(config, hf_model)) is not None:
             torch.set_num_threads(threads)
         if hf_model.dtype == torch.float32:
             pack_linears(hf_model, shared_inputs(hf_model))
-    shape = shape_of(hf_model, config.model_id)
+    shape = shape_of(hf_model, config.model_id, turned=turned)
     floor, deterministic = _row_floor(config, hf_model, device)
     model = LanguageModel(hf_model, exact=deterministic)
     adapter_bytes = int(_free_memory(device) * config.adapter_memory_fraction)
+    host_bytes = config.adapter_host_bytes
+    if host_bytes is None:
+        host_bytes = adapter_bytes
     max_total = config.max_total_tokens or int(
         getattr(model.text_config, "max_position_embeddings", 4096)
     )
@@ -86,11 +92,21 @@ def load(config: EngineConfig) -> Loaded:
         model_path=str(path),
     )
     adapters = AdapterManager(
-        LocalSource(config.adapter_roots),
+        open_sources(
+            SourceSettings(
+                config.adapter_roots,
+                config.adapter_sources,
+                config.adapter_urls,
+                config.adapter_cache_dir,
+                config.adapter_cache_bytes,
+                config.adapter_refresh_s,
+            )
+        ),
         shape,
         dtype=model.dtype,
         device=device,
-        budget=Budget(adapter_bytes, config.max_active_adapters, host_bytes=adapter_bytes),
+        budget=Budget(adapter_bytes, config.max_active_adapters, host_bytes),
+        cycle_time=config.adapter_cycle_time_s,
     )
     return Loaded(config, model, adapters, info, blocks + 1, floor, _eos_ids(hf_model, path))
 

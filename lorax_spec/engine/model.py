@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from lorax_spec.engine.batch import Batch, Lanes
+from lorax_spec.engine.adapted import Adapted, Holders, adapt_layers
+from lorax_spec.engine.batch import Batch
 from lorax_spec.engine.fused import fuse_norms
 from lorax_spec.engine.replay import Program, Recorder
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels import kv_cache
 from lorax_spec.kernels.attention import paged_attention
-from lorax_spec.kernels.lora import add_lora
 
 ATTENTION = "lorax_spec_paged"
 
@@ -53,46 +53,6 @@ Attend = Callable[
     ],
     torch.Tensor,
 ]
-
-
-class LaneHolder:
-    """The current step's adapter rows, shared by all wrapped linear layers of one model.
-
-    ``recorder`` is set while a pass with adapters is recorded.
-    """
-
-    def __init__(self) -> None:
-        self.lanes: tuple[Lanes, ...] = ()
-        self.recorder: Recorder | None = None
-
-
-class LoraLinear(nn.Module):
-    """A linear layer of the base model that adds the updates of whichever adapters a row has."""
-
-    def __init__(self, base: nn.Module, name: str, holder: LaneHolder) -> None:
-        super().__init__()
-        self.base = base
-        self._name = name
-        self._holder = holder
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Past Module.__call__: on a small model its bookkeeping costs as much as the product.
-        y: torch.Tensor = self.base.forward(x)
-        if self._holder.recorder is not None:
-            updated: torch.Tensor = self._holder.recorder.leaf(self._add_updates, y, x)
-            return updated
-        return self._add_updates(y, x) if self._holder.lanes else y
-
-    def _add_updates(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Add to ``y`` in place, and give it back."""
-        for lanes in self._holder.lanes:
-            if self._name in lanes.adapters[0].modules:
-                pairs = [adapter.modules[self._name] for adapter in lanes.adapters]
-                a = torch.stack([a for a, _ in pairs])
-                b = torch.stack([b for _, b in pairs])
-                flat_y, flat_x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-                add_lora(flat_y, flat_x, lanes.rows, lanes.kept, a, b, lanes.scale.to(x.dtype))
-        return y
 
 
 def _attention_hook(
@@ -146,21 +106,21 @@ class LanguageModel:
         self.dtype: torch.dtype = model.dtype
         self.text_config = model.config.get_text_config()
         _check_rope(self.text_config)
-        head = model.get_output_embeddings()
+        head, self._embedding = model.get_output_embeddings(), model.get_input_embeddings()
         assert head is not None
         self.lm_head: nn.Module = head
         self.vocabulary = int(self.text_config.vocab_size)
         self.hidden_size = int(self.text_config.hidden_size)
         self._captured: torch.Tensor | None = None
-        self.lm_head.register_forward_pre_hook(self._capture)
-        self._holder = LaneHolder()
-        _wrap_linears(model, self.lm_head, self._holder)
+        self._adapters = Holders()
+        adapted_head = adapt_layers(model, head, self._embedding, self._adapters)
+        adapted_head.register_forward_pre_hook(self._capture)
         fuse_norms(model)
         AttentionInterface.register(ATTENTION, _attention_hook)
         model.set_attn_implementation(ATTENTION)
         self.caches: KVCaches = {}
         self._attention: Attend = _mix
-        self._programs: dict[tuple[int, bool], Program | None] = {}
+        self._programs: dict[tuple[int, Adapted], Program | None] = {}
         #: The last pass was recorded first, so its time says nothing.
         self.took_longer = False
         self.kv_shapes = self._probe()
@@ -195,20 +155,24 @@ class LanguageModel:
         """
         self._attention = self._paged(batch)
         self.took_longer = False
-        self._holder.lanes = batch.lanes
-        rows = len(batch.ids)
-        program = self._program(rows, bool(batch.lanes))
+        adapted = self._adapters.show(batch.lanes, batch.output_lanes)
+        # Adapters of the output embedding know the kept rows only, a recorded pass has all rows.
+        alike = batch.kept_in_order or not batch.output_lanes
+        program = self._program(len(batch.ids), adapted) if alike else None
         if program is None:
             hidden, logits = self._run(batch.ids, batch.positions, batch.kept, self._attend)
         else:
             hidden, logits = program(batch.ids, batch.positions)
-            if len(batch.kept) < rows:
-                hidden, logits = hidden[batch.kept], logits[batch.kept]
+            kept = slice(len(batch.kept)) if batch.kept_in_order else batch.kept
+            hidden, logits = hidden[kept], logits[kept]
+        # Who holds nothing between steps keeps no memory of an adapter that is evicted then.
+        self._attention = _mix
+        self._adapters.show((), ())
         return hidden, logits.float()
 
     @torch.inference_mode()
     def head_logits(self, states: torch.Tensor) -> torch.Tensor:
-        """The lm head's float32 logits of any states [..., hidden_size]."""
+        """The base model's float32 logits of any states [..., hidden_size]."""
         logits: torch.Tensor = self.lm_head(states)
         return logits.float()
 
@@ -216,7 +180,7 @@ class LanguageModel:
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Input embeddings [..., hidden_size] of any token ids, as the model's own module makes
         them."""
-        embedded: torch.Tensor = self.model.get_input_embeddings()(ids)
+        embedded: torch.Tensor = self._embedding(ids)
         return embedded
 
     @torch.inference_mode()
@@ -276,35 +240,34 @@ class LanguageModel:
 
         return attend
 
-    def _program(self, rows: int, adapted: bool) -> Program | None:
+    def _program(self, rows: int, adapted: Adapted) -> Program | None:
         """The recorded pass for so many rows, made when they first come; None: run the model."""
         if self.device.type != "cpu" or rows > RECORDED_ROWS:
             return None
         key = (rows, adapted)
         if key not in self._programs:
             self.took_longer = True
-            step, lanes = self._attention, self._holder.lanes
-            self._attention, self._holder.lanes = _mix, ()
-            self._programs[key] = self._recorded(rows, adapted)
-            self._attention, self._holder.lanes = step, lanes
+            step, self._attention = self._attention, _mix
+            with self._adapters.hidden():
+                self._programs[key] = self._recorded(rows, adapted)
+            self._attention = step
         return self._programs[key]
 
-    def _recorded(self, rows: int, adapted: bool) -> Program | None:
+    def _recorded(self, rows: int, adapted: Adapted) -> Program | None:
         """Record on one random input, compare on another; all rows are kept."""
-        generator = torch.Generator().manual_seed(rows)
         everything = torch.arange(rows)
+        generator = torch.Generator().manual_seed(rows)
+        positions = min(256, int(getattr(self.text_config, "max_position_embeddings", 256)))
 
         def draw() -> tuple[torch.Tensor, torch.Tensor]:
             return (
                 torch.randint(self.vocabulary, (rows,), generator=generator),
-                torch.randint(256, (rows,), generator=generator),
+                torch.randint(positions, (rows,), generator=generator),
             )
 
         inputs = draw()
-        with Recorder(inputs) as recorder:
-            self._holder.recorder = recorder if adapted else None
+        with Recorder(inputs) as recorder, self._adapters.recorded(recorder, adapted):
             outputs = self._run(*inputs, everything, lambda *a: recorder.leaf(self._attend, *a))
-            self._holder.recorder = None
         program = recorder.program(*outputs)
         other = draw()
         expected, actual = self._run(*other, everything, self._attend), program(*other)
@@ -326,14 +289,6 @@ class LanguageModel:
 
     def _capture(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._captured = inputs[0]
-
-
-def _wrap_linears(model: nn.Module, lm_head: nn.Module, holder: LaneHolder) -> None:
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and module is not lm_head:
-            parent, _, attribute = name.rpartition(".")
-            wrapped = LoraLinear(module, name, holder)
-            setattr(model.get_submodule(parent), attribute, wrapped)
 
 
 def _check_rope(config: object) -> None:

@@ -8,6 +8,7 @@ from lorax_spec.errors import LoraxSpecError
 from lorax_spec.types import (
     AdapterRef,
     FinishReason,
+    MergedRef,
     Parameters,
     Speculation,
     SpeculationDetails,
@@ -30,7 +31,7 @@ class TokenRequest:
     prompt: tuple[int, ...]
     parameters: Parameters
     speculation: Speculation = Speculation()
-    adapter: AdapterRef | None = None
+    adapter: AdapterRef | MergedRef | None = None
     medusa: AdapterRef | None = None
     generated: tuple[int, ...] = ()
     reference: tuple[int, ...] = ()

@@ -8,10 +8,13 @@ is decoding; many are a prompt, taken in chunks.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from lorax_spec.adapters.lease import Lease
 from lorax_spec.engine.blocks import BlockPool, block_hashes, blocks_for
 from lorax_spec.engine.sequence import Sequence
+from lorax_spec.engine.turns import Turns
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.speculation.tree import EMPTY, DraftTree
 
@@ -34,23 +37,63 @@ class Scheduled:
 
 
 class Scheduler:
-    """Keeps the queues and the blocks; knows no tensors and no adapters' contents."""
+    """Keeps the queues and the blocks; knows no tensors and no adapters' contents.
+
+    A sequence waits ``aside`` until it is ready, without holding up anyone; then for its turn; and
+    after it lost its blocks, for the next that are free, before all who have not started.
+    """
 
     def __init__(self, pool: BlockPool, prefill_budget: int, batch_size: int) -> None:
         self.pool = pool
-        self.waiting: deque[Sequence] = deque()
+        self.aside: dict[Sequence, None] = {}
         self.running: list[Sequence] = []
         #: How often a running sequence lost its blocks so far.
         self.preemptions = 0
+        self._turns = Turns()
+        self._preempted: deque[Sequence] = deque()
+        self._added = 0
         self._prefill_budget = prefill_budget
         self._batch_size = batch_size
 
+    @property
+    def waiting(self) -> tuple[Sequence, ...]:
+        """Everybody who does not run; those that may start first, but not in the order of turns."""
+        return (*self._preempted, *self._turns, *self.aside)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anybody runs or may start."""
+        return bool(self.running or self._preempted or self._turns)
+
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        """Take a sequence that has just arrived."""
+        sequence.number = self._added
+        self._added += 1
+        if sequence.ready:
+            self._turns.put(sequence)
+        else:
+            self.aside[sequence] = None
+
+    def make_ready(self, sequence: Sequence) -> None:
+        """Let one that waited aside start when its turn comes."""
+        sequence.ready = True
+        del self.aside[sequence]
+        self._turns.put(sequence)
+
+    def put_aside(self, leases: Collection[Lease]) -> list[Sequence]:
+        """Let those wait aside who hold one of ``leases`` and have not started; returns them."""
+        for sequence in [one for one in self._turns if one.lease in leases]:
+            sequence.ready = False
+            self._turns.remove(sequence)
+            self.aside[sequence] = None
+        return [sequence for sequence in self.aside if sequence.lease in leases]
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's rows.  Sequences that came first are served first; those whose adapters
-        are not there yet wait aside without holding up anyone."""
+        """The next step's rows.
+
+        Those that run are served in the order in which they started.  Who starts: ``Turns``; nobody
+        slips past one whose turn it is and who waits for blocks.
+        """
         plan: list[Scheduled] = []
         budget = self._prefill_budget
         for sequence in list(self.running):
@@ -62,14 +105,11 @@ class Scheduler:
             elif budget > 0:
                 plan.append(self._chunk(sequence, budget))
                 budget -= plan[-1].count
-        for sequence in list(self.waiting):
-            if budget <= 0 or len(self.running) >= self._batch_size:
+        while budget > 0 and len(self.running) < self._batch_size:
+            first = self._preempted[0] if self._preempted else self._turns.first()
+            if first is None or not self._admit(first):
                 break
-            if not sequence.ready:
-                continue
-            if not self._admit(sequence):
-                break
-            plan.append(self._chunk(sequence, budget))
+            plan.append(self._chunk(first, budget))
             budget -= plan[-1].count
         return plan
 
@@ -97,21 +137,25 @@ class Scheduler:
         self.preemptions += 1
         self.running.remove(sequence)
         self._free(sequence)
-        self.waiting.appendleft(sequence)
+        self._preempted.appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that ended, wherever it is."""
         if sequence in self.running:
             self.running.remove(sequence)
+        elif sequence in self.aside:
+            del self.aside[sequence]
+        elif sequence in self._preempted:
+            self._preempted.remove(sequence)
         else:
-            self.waiting.remove(sequence)
+            self._turns.remove(sequence)
         self._free(sequence)
 
     def _chunk(self, sequence: Sequence, budget: int) -> Scheduled:
         return Scheduled(sequence, sequence.computed, min(sequence.pending, budget), EMPTY)
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence blocks for all its known tokens, shared ones first."""
+        """Give whose turn it is blocks for all its known tokens, shared ones first."""
         tokens = sequence.tokens
         matched: list[int] = []
         if sequence.prefill_logprobs is None:
@@ -125,7 +169,10 @@ class Scheduler:
         sequence.blocks = matched + fresh
         sequence.computed = len(matched) * BLOCK_SIZE
         sequence.published = len(matched)
-        self.waiting.remove(sequence)
+        if self._preempted:
+            self._preempted.popleft()
+        else:
+            self._turns.start(sequence)
         self.running.append(sequence)
         return True
 

@@ -67,6 +67,8 @@ class Sequence:
     tokens: list[int]
     #: No token is generated at this position or beyond.
     limit: int
+    #: How many requests arrived before it.
+    number: int = 0
     #: Its adapters have arrived and are bound below; it may run.
     ready: bool = False
     lora: LoraWeights | None = None

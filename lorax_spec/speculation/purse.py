@@ -4,8 +4,8 @@ from __future__ import annotations
 
 #: Share of all time that trials may take.
 _SHARE = 0.01
-#: The most that is saved up, in steps; new purses hold it.
-_STEPS = 2.0
+#: What a new purse holds, once, and the most that is saved up, in steps.
+_AT_FIRST, _SAVED = 16.0, 2.0
 
 
 class Purse:
@@ -18,9 +18,12 @@ class Purse:
 
     def earn(self, seconds: float) -> None:
         """A step took so many seconds."""
-        most = _STEPS * seconds
-        saved = most if self._seconds is None else self._seconds + _SHARE * seconds
-        self._seconds = min(saved, max(most, self._seconds or 0.0))
+        if self._seconds is None:
+            self._seconds = _AT_FIRST * seconds
+        else:
+            self._seconds = max(
+                self._seconds, min(self._seconds + _SHARE * seconds, _SAVED * seconds)
+            )
 
     def pay(self, seconds: float) -> bool:
         """Take out what a trial costs; False where there is not enough."""

@@ -48,7 +48,7 @@ class ResponseBuilder:
         self._request = request
         self._tokenizer = tokenizer
         self._clock = clock
-        self._started = clock()
+        self._started = clock() - request.waited
         self._first_token: float | None = None
         self._detokenizer = Detokenizer(tokenizer, request.prompt[-_CONTEXT:])
         self._stops: StopStrings[Token] = StopStrings(request.parameters.stop)
@@ -137,6 +137,7 @@ class ResponseBuilder:
         first = now if self._first_token is None else self._first_token
         return replace(
             timings,
+            adapter_load=timings.adapter_load + self._request.waited,
             first_token=first - self._started,
             per_token=(now - first) / max(1, self._received - 1),
             total=now - self._started,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
@@ -76,16 +76,21 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """Raises InvalidArgument where the template refuses these messages."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self._template.render(
-                messages=turns,
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
+            return "".join(self.pieces(messages, add_generation_prompt))
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             raise InvalidArgument(
                 f"the model's chat template refuses these messages: {error}", "messages"
             ) from error
+
+    def pieces(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> Iterator[str]:
+        """The text as it grows; whatever goes wrong in the template comes out of here."""
+        return self._template.generate(
+            messages=[{"role": message.role, "content": message.content} for message in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **self._special_tokens,
+        )

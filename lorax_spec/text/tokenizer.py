@@ -30,7 +30,8 @@ class TextTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._special_tokens = dict(special_tokens or {})
+        #: Their texts, by names such as ``eos_token``.
+        self.special_tokens: Mapping[str, str] = dict(special_tokens or {})
         self._template_source = chat_template
         self.eos_token_ids = frozenset(eos_token_ids)
         self.special_token_ids = frozenset(
@@ -105,7 +106,7 @@ class TextTokenizer:
         if self._template_source is None:
             return None
         try:
-            return ChatTemplate(self._template_source, self._special_tokens)
+            return ChatTemplate(self._template_source, self.special_tokens)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidArgument(
                 f"this model's chat template does not compile: {error}", "messages"

@@ -7,13 +7,15 @@ import secrets
 from dataclasses import dataclass, replace
 
 from lorax_spec.engine.request import TokenRequest
-from lorax_spec.errors import InvalidArgument, Unimplemented
+from lorax_spec.errors import InvalidArgument
+from lorax_spec.text.merged import merged_ref
 from lorax_spec.text.response_format import check_response_format
 from lorax_spec.text.tokenizer import TextTokenizer
 from lorax_spec.types import (
     BASE_MODEL,
     AdapterRef,
     GenerateRequest,
+    MergedRef,
     Parameters,
     Speculation,
 )
@@ -41,15 +43,17 @@ class ValidRequest:
     """A request an engine can run; ``text`` is the prompt as text, ``prompt`` as token ids.
 
     ``speculation`` has no ``reference`` any more: ``reference`` holds its token ids.
+    ``waited``: seconds until its adapter's chat template was there.
     """
 
     text: str
     prompt: tuple[int, ...]
     parameters: Parameters
     speculation: Speculation
-    adapter: AdapterRef | None
+    adapter: AdapterRef | MergedRef | None
     medusa: AdapterRef | None
     reference: tuple[int, ...] = ()
+    waited: float = 0.0
 
     def token_request(self, request_id: int) -> TokenRequest:
         return TokenRequest(
@@ -63,22 +67,41 @@ class ValidRequest:
         )
 
 
-def validate(request: GenerateRequest, tokenizer: TextTokenizer, limits: Limits) -> ValidRequest:
+def chat_adapter(
+    request: GenerateRequest, tokenizer: TextTokenizer, limits: Limits
+) -> AdapterRef | None:
+    """Whose chat template a request's messages are for; None: the model's, or nobody's.
+
+    A merged adapter has no template of its own, and heads alone bring none.  Raises InvalidArgument
+    where the request is wrong, so that nobody is asked for its adapter.
+    """
+    if not request.messages:
+        return None
+    _check_fields(request, tokenizer)
+    adapter, _ = _adapters(request, limits.default_adapter)
+    return adapter if isinstance(adapter, AdapterRef) else None
+
+
+def validate(
+    request: GenerateRequest,
+    tokenizer: TextTokenizer,
+    limits: Limits,
+    rendered: str | None = None,
+) -> ValidRequest:
     """Check every field, tokenize the prompt and fill in what the caller left open.
+
+    ``rendered`` is what the adapter's chat template made of the messages; without it, the model's
+    makes a prompt of them.
 
     The result's parameters are complete: ``max_new_tokens`` is set (default: what is left up to
     ``max_total_tokens``), ``temperature`` is 0.0 for a greedy request and positive for one that
     samples, which then has a seed.  A filter that filters nothing (``top_k`` 0, ``top_p`` 1,
     ``typical_p`` 1, ``min_p`` 0) is as good as absent.
 
-    Raises InvalidArgument naming the wrong field, and Unimplemented for what is not served.
+    Raises InvalidArgument naming the wrong field.
     """
-    _refuse_unserved(request)
-    _check_parameters(request.parameters, tokenizer.vocab_size)
-    _check_speculation(request.speculation)
-    if request.adapter_source and request.adapter_source not in _SOURCES:
-        raise _invalid("adapter_source", f"must be one of {', '.join(_SOURCES)}")
-    text, prompt = _prompt(request, tokenizer)
+    _check_fields(request, tokenizer)
+    text, prompt = _prompt(request, tokenizer, rendered)
     if len(prompt) > limits.max_input_length:
         raise _invalid(
             "inputs",
@@ -106,9 +129,16 @@ def _invalid(field: str, problem: str) -> InvalidArgument:
     return InvalidArgument(f"`{field.rpartition('.')[2]}` {problem}", field)
 
 
-def _refuse_unserved(request: GenerateRequest) -> None:
-    if request.merged_adapters is not None:
-        raise Unimplemented("this server does not merge adapters (`merged_adapters`)")
+def _check_fields(request: GenerateRequest, tokenizer: TextTokenizer) -> None:
+    """All that needs no prompt."""
+    _check_parameters(request.parameters, tokenizer.vocab_size)
+    _check_speculation(request.speculation)
+    if request.adapter_source and request.adapter_source not in _SOURCES:
+        raise _invalid("adapter_source", f"must be one of {', '.join(_SOURCES)}")
+    if request.inputs and request.messages:
+        raise _invalid("messages", "cannot be given beside `inputs`")
+    if not request.inputs and not request.messages:
+        raise _invalid("inputs", "cannot be empty")
 
 
 def _check_parameters(parameters: Parameters, vocab_size: int) -> None:
@@ -157,12 +187,12 @@ def _check_speculation(speculation: Speculation) -> None:
     _check_range("num_tokens", speculation.num_tokens, 0, MAX_DRAFT_TOKENS, prefix="speculation")
 
 
-def _prompt(request: GenerateRequest, tokenizer: TextTokenizer) -> tuple[str, tuple[int, ...]]:
-    if request.inputs and request.messages:
-        raise _invalid("messages", "cannot be given beside `inputs`")
-    if not request.inputs and not request.messages:
-        raise _invalid("inputs", "cannot be empty")
-    text = request.inputs or tokenizer.apply_chat_template(request.messages)
+def _prompt(
+    request: GenerateRequest, tokenizer: TextTokenizer, rendered: str | None
+) -> tuple[str, tuple[int, ...]]:
+    text = request.inputs or rendered
+    if text is None:
+        text = tokenizer.apply_chat_template(request.messages)
     ids = tokenizer.encode(
         text,
         add_special_tokens=not request.messages,
@@ -225,10 +255,12 @@ def _resolve_sampling(parameters: Parameters) -> Parameters:
 
 def _adapters(
     request: GenerateRequest, default: AdapterRef | None
-) -> tuple[AdapterRef | None, AdapterRef | None]:
+) -> tuple[AdapterRef | MergedRef | None, AdapterRef | None]:
     source, token = request.adapter_source or "", request.api_token or ""
-    adapter = default
-    if request.adapter_id:
+    adapter: AdapterRef | MergedRef | None = default
+    if request.merged_adapters is not None:
+        adapter = merged_ref(request.merged_adapters, request)
+    elif request.adapter_id:
         adapter = AdapterRef(request.adapter_id, source, request.adapter_revision or "", token)
     if adapter is not None and adapter.adapter_id == BASE_MODEL:
         adapter = None

@@ -7,6 +7,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class DescribeAdapterRequest(_message.Message):
+    __slots__ = ("adapter",)
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    adapter: AdapterRef
+    def __init__(self, adapter: _Optional[_Union[AdapterRef, _Mapping]] = ...) -> None: ...
+
+class DescribeAdapterResponse(_message.Message):
+    __slots__ = ("chat_template", "special_tokens")
+    class SpecialTokensEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CHAT_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    chat_template: str
+    special_tokens: _containers.ScalarMap[str, str]
+    def __init__(self, chat_template: _Optional[str] = ..., special_tokens: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class RouterMessage(_message.Message):
     __slots__ = ("submit", "cancel")
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
@@ -16,7 +37,7 @@ class RouterMessage(_message.Message):
     def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation", "reference_token_ids")
+    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation", "reference_token_ids", "merged")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +46,7 @@ class Submit(_message.Message):
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     generated_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -33,7 +55,8 @@ class Submit(_message.Message):
     parameters: _lorax_spec_pb2.Parameters
     speculation: _lorax_spec_pb2.Speculation
     reference_token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ..., reference_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    merged: MergedRef
+    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ..., reference_token_ids: _Optional[_Iterable[int]] = ..., merged: _Optional[_Union[MergedRef, _Mapping]] = ...) -> None: ...
 
 class AdapterRef(_message.Message):
     __slots__ = ("adapter_id", "source", "revision", "api_token")
@@ -46,6 +69,20 @@ class AdapterRef(_message.Message):
     revision: str
     api_token: str
     def __init__(self, adapter_id: _Optional[str] = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., api_token: _Optional[str] = ...) -> None: ...
+
+class MergedRef(_message.Message):
+    __slots__ = ("parts", "weights", "method", "density", "majority_sign_method")
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    DENSITY_FIELD_NUMBER: _ClassVar[int]
+    MAJORITY_SIGN_METHOD_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[AdapterRef]
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    method: str
+    density: float
+    majority_sign_method: str
+    def __init__(self, parts: _Optional[_Iterable[_Union[AdapterRef, _Mapping]]] = ..., weights: _Optional[_Iterable[float]] = ..., method: _Optional[str] = ..., density: _Optional[float] = ..., majority_sign_method: _Optional[str] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("request_id",)

@@ -66,6 +66,11 @@ class WorkerStub(object):
                 request_serializer=lorax__spec_dot_v1_dot_lorax__spec__pb2.PinAdapterRequest.SerializeToString,
                 response_deserializer=lorax__spec_dot_v1_dot_lorax__spec__pb2.PinAdapterResponse.FromString,
                 _registered_method=True)
+        self.DescribeAdapter = channel.unary_unary(
+                '/lorax_spec.v1.Worker/DescribeAdapter',
+                request_serializer=lorax__spec_dot_v1_dot_worker__pb2.DescribeAdapterRequest.SerializeToString,
+                response_deserializer=lorax__spec_dot_v1_dot_worker__pb2.DescribeAdapterResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer(object):
@@ -109,6 +114,13 @@ class WorkerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeAdapter(self, request, context):
+        """How its folder writes conversations, once it was read; its load begins where it was not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +153,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.PinAdapter,
                     request_deserializer=lorax__spec_dot_v1_dot_lorax__spec__pb2.PinAdapterRequest.FromString,
                     response_serializer=lorax__spec_dot_v1_dot_lorax__spec__pb2.PinAdapterResponse.SerializeToString,
+            ),
+            'DescribeAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeAdapter,
+                    request_deserializer=lorax__spec_dot_v1_dot_worker__pb2.DescribeAdapterRequest.FromString,
+                    response_serializer=lorax__spec_dot_v1_dot_worker__pb2.DescribeAdapterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -306,6 +323,33 @@ class Worker(object):
             '/lorax_spec.v1.Worker/PinAdapter',
             lorax__spec_dot_v1_dot_lorax__spec__pb2.PinAdapterRequest.SerializeToString,
             lorax__spec_dot_v1_dot_lorax__spec__pb2.PinAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorax_spec.v1.Worker/DescribeAdapter',
+            lorax__spec_dot_v1_dot_worker__pb2.DescribeAdapterRequest.SerializeToString,
+            lorax__spec_dot_v1_dot_worker__pb2.DescribeAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

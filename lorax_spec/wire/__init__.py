@@ -4,7 +4,7 @@ Each ``x_to_pb`` has its ``x_from_pb``; a value survives the way there and back.
 that says something impossible raises ``InvalidArgument`` naming the field.
 """
 
-from lorax_spec.wire.errors import error_of, status_of
+from lorax_spec.wire.errors import error_of, is_answer, status_of
 from lorax_spec.wire.requests import (
     parameters_from_pb,
     parameters_to_pb,
@@ -30,6 +30,8 @@ from lorax_spec.wire.responses import (
 from lorax_spec.wire.worker import (
     WorkerLoad,
     WorkerReport,
+    adapter_chat_from_pb,
+    adapter_chat_to_pb,
     adapter_ref_from_pb,
     adapter_ref_to_pb,
     report_from_pb,
@@ -41,6 +43,8 @@ from lorax_spec.wire.worker import (
 __all__ = [
     "WorkerLoad",
     "WorkerReport",
+    "adapter_chat_from_pb",
+    "adapter_chat_to_pb",
     "adapter_info_from_pb",
     "adapter_info_to_pb",
     "adapter_ref_from_pb",
@@ -52,6 +56,7 @@ __all__ = [
     "info_to_pb",
     "input_tokens_from_pb",
     "input_tokens_to_pb",
+    "is_answer",
     "parameters_from_pb",
     "parameters_to_pb",
     "report_from_pb",

@@ -59,6 +59,11 @@ def error_of(call: grpc.RpcError) -> LoraxSpecError:
     return error
 
 
+def is_answer(call: grpc.RpcError) -> bool:
+    """Whether one of our servers failed the call, not the way there."""
+    return bool(_details(call))
+
+
 def _shorten(message: str) -> str:
     return message if len(message) <= _MAX_MESSAGE else message[: _MAX_MESSAGE - 1] + "…"
 

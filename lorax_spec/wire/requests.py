@@ -153,6 +153,6 @@ def _merged_from_pb(message: pb.MergedAdapters) -> MergedAdapters:
         ids=tuple(message.ids),
         weights=tuple(shortest(weight) for weight in message.weights),
         merge_strategy=message.merge_strategy or "linear",
-        density=shortest(message.density),
+        density=optional_float(message, "density"),
         majority_sign_method=message.majority_sign_method or "total",
     )

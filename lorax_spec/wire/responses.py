@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from lorax_spec.errors import LoraxSpecError
@@ -14,6 +14,7 @@ from lorax_spec.types import (
     FinishReason,
     Info,
     InputToken,
+    LoadTimes,
     PrefillToken,
     Response,
     SpeculationDetails,
@@ -127,9 +128,7 @@ def speculation_details_to_pb(details: SpeculationDetails) -> pb.SpeculationDeta
         drafted_tokens=details.drafted_tokens,
         accepted_tokens=details.accepted_tokens,
         forward_passes=details.forward_passes,
-        drafters={
-            name: pb.DrafterCounts(**asdict(counts)) for name, counts in details.drafters.items()
-        },
+        drafters=_drafters_to_pb(details.drafters),
     )
 
 
@@ -138,16 +137,24 @@ def speculation_details_from_pb(message: pb.SpeculationDetails) -> SpeculationDe
         drafted_tokens=message.drafted_tokens,
         accepted_tokens=message.accepted_tokens,
         forward_passes=message.forward_passes,
-        drafters={
-            name: DrafterCounts(
-                counts.drafted_tokens,
-                counts.accepted_tokens,
-                tuple(counts.drafted_by_depth),
-                tuple(counts.accepted_by_depth),
-            )
-            for name, counts in message.drafters.items()
-        },
+        drafters=_drafters_from_pb(message.drafters),
     )
+
+
+def _drafters_to_pb(drafters: Mapping[str, DrafterCounts]) -> dict[str, pb.DrafterCounts]:
+    return {name: pb.DrafterCounts(**asdict(counts)) for name, counts in drafters.items()}
+
+
+def _drafters_from_pb(messages: Mapping[str, pb.DrafterCounts]) -> dict[str, DrafterCounts]:
+    return {
+        name: DrafterCounts(
+            counts.drafted_tokens,
+            counts.accepted_tokens,
+            tuple(counts.drafted_by_depth),
+            tuple(counts.accepted_by_depth),
+        )
+        for name, counts in messages.items()
+    }
 
 
 def timings_to_pb(timings: Timings) -> pb.Timings:
@@ -166,13 +173,15 @@ def timings_from_pb(message: pb.Timings) -> Timings:
 
 
 def adapter_info_to_pb(adapter: AdapterInfo) -> pb.Adapter:
-    return pb.Adapter(**asdict(adapter))
+    plain = {name: getattr(adapter, name) for name in AdapterInfo.__dataclass_fields__}
+    load, drafters = pb.LoadTimes(**asdict(adapter.load)), _drafters_to_pb(adapter.drafters)
+    return pb.Adapter(**{**plain, "load": load, "drafters": drafters})
 
 
 def adapter_info_from_pb(message: pb.Adapter) -> AdapterInfo:
-    return AdapterInfo(
-        **{name: getattr(message, name) for name in AdapterInfo.__dataclass_fields__}
-    )
+    plain = {name: getattr(message, name) for name in AdapterInfo.__dataclass_fields__}
+    load = LoadTimes(message.load.fetch, message.load.read, message.load.copy)
+    return AdapterInfo(**{**plain, "load": load, "drafters": _drafters_from_pb(message.drafters)})
 
 
 def info_to_pb(info: Info) -> pb.InfoResponse:

@@ -13,7 +13,7 @@ from lorax_spec.engine.request import (
     TokenRequest,
 )
 from lorax_spec.errors import InvalidArgument, Overloaded, error_from_code
-from lorax_spec.types import AdapterRef
+from lorax_spec.types import AdapterChat, AdapterRef, MergedRef
 from lorax_spec.v1 import worker_pb2 as pb
 from lorax_spec.wire.fields import assign, extend
 from lorax_spec.wire.requests import (
@@ -50,9 +50,11 @@ class WorkerReport:
 
 
 def submit_to_pb(request: TokenRequest) -> pb.Submit:
+    adapter = request.adapter
     message = pb.Submit(
         request_id=request.request_id,
-        adapter=None if request.adapter is None else adapter_ref_to_pb(request.adapter),
+        adapter=adapter_ref_to_pb(adapter) if isinstance(adapter, AdapterRef) else None,
+        merged=merged_ref_to_pb(adapter) if isinstance(adapter, MergedRef) else None,
         medusa=None if request.medusa is None else adapter_ref_to_pb(request.medusa),
         parameters=parameters_to_pb(request.parameters),
         speculation=speculation_to_pb(request.speculation),
@@ -69,11 +71,17 @@ def submit_from_pb(message: pb.Submit) -> TokenRequest:
         prompt=tuple(message.prompt_token_ids),
         parameters=parameters_from_pb(message.parameters),
         speculation=speculation_from_pb(message.speculation),
-        adapter=adapter_ref_from_pb(message.adapter) if message.HasField("adapter") else None,
+        adapter=_adapter_from_pb(message),
         medusa=adapter_ref_from_pb(message.medusa) if message.HasField("medusa") else None,
         generated=tuple(message.generated_token_ids),
         reference=tuple(message.reference_token_ids),
     )
+
+
+def _adapter_from_pb(message: pb.Submit) -> AdapterRef | MergedRef | None:
+    if message.HasField("merged"):
+        return merged_ref_from_pb(message.merged)
+    return adapter_ref_from_pb(message.adapter) if message.HasField("adapter") else None
 
 
 def adapter_ref_to_pb(ref: AdapterRef) -> pb.AdapterRef:
@@ -85,6 +93,36 @@ def adapter_ref_to_pb(ref: AdapterRef) -> pb.AdapterRef:
 
 def adapter_ref_from_pb(message: pb.AdapterRef) -> AdapterRef:
     return AdapterRef(message.adapter_id, message.source, message.revision, message.api_token)
+
+
+def adapter_chat_to_pb(chat: AdapterChat) -> pb.DescribeAdapterResponse:
+    return pb.DescribeAdapterResponse(
+        chat_template=chat.template, special_tokens=chat.special_tokens
+    )
+
+
+def adapter_chat_from_pb(message: pb.DescribeAdapterResponse) -> AdapterChat:
+    return AdapterChat(message.chat_template, dict(message.special_tokens))
+
+
+def merged_ref_to_pb(ref: MergedRef) -> pb.MergedRef:
+    return pb.MergedRef(
+        parts=[adapter_ref_to_pb(part) for part in ref.parts],
+        weights=ref.weights,
+        method=ref.method,
+        density=ref.density,
+        majority_sign_method=ref.majority_sign_method,
+    )
+
+
+def merged_ref_from_pb(message: pb.MergedRef) -> MergedRef:
+    return MergedRef(
+        tuple(adapter_ref_from_pb(part) for part in message.parts),
+        tuple(message.weights),
+        message.method,
+        message.density,
+        message.majority_sign_method,
+    )
 
 
 def report_to_pb(report: WorkerReport) -> pb.WorkerMessage:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 from lorax_spec.engine.request import Event, TokenRequest
-from lorax_spec.types import AdapterInfo, AdapterRef, Info
+from lorax_spec.types import AdapterChat, AdapterInfo, AdapterRef, Info
 
 
 class Adapters(Protocol):
@@ -21,6 +22,10 @@ class Adapters(Protocol):
     def unload(self, adapter_id: str) -> object: ...
 
     def pin(self, adapter_id: str, pinned: bool, timeout: float | None) -> AdapterInfo: ...
+
+    def chat(self, ref: AdapterRef) -> Future[AdapterChat]:
+        """How its folder writes conversations, once it was read; returns at once."""
+        ...
 
     def set_wakeup(self, callback: Callable[[], None]) -> None:
         """``callback`` is called, on any thread, whenever a waiting request may go on."""

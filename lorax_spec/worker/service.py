@@ -12,13 +12,15 @@ import grpc.aio
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
 from lorax_spec.errors import LoraxSpecError, Unavailable
-from lorax_spec.types import AdapterInfo, AdapterRef
+from lorax_spec.types import AdapterChat, AdapterInfo, AdapterRef
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
 from lorax_spec.wire import (
     WorkerLoad,
+    adapter_chat_to_pb,
     adapter_info_to_pb,
+    adapter_ref_from_pb,
     info_to_pb,
     report_to_pb,
     status_of,
@@ -149,6 +151,19 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         )
         info = await _or_abort(context, pinning)
         return pb.PinAdapterResponse(adapter=adapter_info_to_pb(info))
+
+    async def DescribeAdapter(  # noqa: N802
+        self, request: worker_pb.DescribeAdapterRequest, context: Context
+    ) -> worker_pb.DescribeAdapterResponse:
+        chat = await _or_abort(context, self._chat(adapter_ref_from_pb(request.adapter)))
+        return adapter_chat_to_pb(chat)
+
+    async def _chat(self, ref: AdapterRef) -> AdapterChat:
+        """Those who wait for an adapter take no thread, so no other adapter waits for them."""
+        if self.draining:
+            raise Unavailable("this worker is shutting down")
+        asked = await self._in_thread(lambda: self._core.adapters.chat(ref))
+        return await asyncio.wrap_future(asked)
 
     def _find(self, adapter_id: str) -> AdapterInfo:
         """What the engine knows of it, which may be nothing any more."""

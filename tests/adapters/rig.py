@@ -11,7 +11,7 @@ import torch
 from lorax_spec.adapters.lease import Lease
 from lorax_spec.adapters.local_source import LocalSource
 from lorax_spec.adapters.manager import AdapterManager
-from lorax_spec.adapters.residency import Budget
+from lorax_spec.adapters.room import Budget
 from lorax_spec.types import AdapterInfo, AdapterRef
 from tests.adapters.executors import Clock, StepExecutor
 from tests.adapters.writers import SHAPE, lora_tensors, medusa_tensors, write_lora
@@ -29,7 +29,7 @@ class Rig:
     slots: int = 2
     device_bytes: int = 2**30
     host_bytes: int = 2**30
-    max_overtakes: int = 3
+    cycle_time: float = 2.0
     executor: StepExecutor = field(default_factory=StepExecutor)
     clock: Clock = field(default_factory=Clock)
 
@@ -44,7 +44,7 @@ class Rig:
             budget=Budget(self.device_bytes, self.slots, self.host_bytes),
             executor=self.executor,
             clock=self.clock,
-            max_overtakes=self.max_overtakes,
+            cycle_time=self.cycle_time,
         )
 
     def ask(self, *ids: str) -> Lease:

@@ -5,7 +5,9 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lorax_spec import embedded
 from lorax_spec.adapters import lora
@@ -13,7 +15,7 @@ from lorax_spec.adapters.folder import open_folder, read_folder
 from lorax_spec.adapters.inspect import inspect
 from lorax_spec.adapters.shape import ModelShape, shape_of
 from lorax_spec.adapters.slab import layout
-from lorax_spec.adapters.tensor_file import runs
+from lorax_spec.adapters.tensor_file import StoredTensor, runs
 from lorax_spec.adapters.weights import AdapterWeights
 from tests.adapters.writers import (
     LINEARS,
@@ -72,14 +74,15 @@ def test_what_peft_writes_gives_what_peft_computes(
 
     served = tiny_llama()
     with torch.no_grad():
-        for path, (a, b) in weights.lora.modules.items():
-            served.get_submodule(path).weight += weights.lora.scale * b @ a
+        for path, module in weights.lora.modules.items():
+            served.get_submodule(path).weight += module.scale * module.b @ module.a
         tokens = torch.arange(20)[None]
         torch.testing.assert_close(served(tokens).logits, tuned(tokens).logits)
 
 
 def assert_one_slab(weights: AdapterWeights) -> None:
-    views = [*(t for pair in (weights.lora.modules.values() if weights.lora else ()) for t in pair)]
+    modules = weights.lora.modules.values() if weights.lora else ()
+    views = [tensor for module in modules for tensor in (module.a, module.b)]
     if weights.medusa is not None:
         heads = (weights.medusa.weight, weights.medusa.bias, weights.medusa.lm_head)
         views += [head for head in heads if head is not None]
@@ -96,11 +99,12 @@ def test_lora_goes_into_one_slab(tmp_path: Path) -> None:
     tensors = lora_tensors()
     weights = read_folder(write_lora(tmp_path, tensors=tensors), SHAPE, torch.bfloat16)
     assert_one_slab(weights)
-    assert weights.lora is not None and (weights.lora.rank, weights.lora.scale) == (4, 2.0)
-    for path, (a, b) in weights.lora.modules.items():
+    assert weights.lora is not None and weights.lora.rank == 4
+    for path, module in weights.lora.modules.items():
         prefix = f"base_model.model.{path}"
-        assert torch.equal(a, tensors[f"{prefix}.lora_A.weight"].bfloat16())
-        assert torch.equal(b, tensors[f"{prefix}.lora_B.weight"].bfloat16())
+        assert module.scale == 2.0
+        assert torch.equal(module.a, tensors[f"{prefix}.lora_A.weight"].bfloat16())
+        assert torch.equal(module.b, tensors[f"{prefix}.lora_B.weight"].bfloat16())
 
 
 @pytest.mark.parametrize("heads", [1, 3, 12])
@@ -167,11 +171,31 @@ def test_tensors_may_lie_in_several_files(tmp_path: Path) -> None:
 
 
 def test_a_lora_as_peft_writes_it_is_read_in_one_run() -> None:
+    base = AutoModelForCausalLM.from_pretrained(embedded.path() / "base")
     folder = open_folder(embedded.path() / "adapters" / "pirate")
-    stored = lora.pieces(folder.lora_tensors)
-    pieces, numel = layout({name: tensor.shape for name, tensor in stored.items()})
-    (run,) = runs({name: (tensor, pieces[name].offset) for name, tensor in stored.items()})
+    assert folder.configs.lora is not None
+    plan = lora.planned(folder.configs.lora, folder.lora_tensors, shape_of(base, ""))
+    pieces, numel = layout(plan.shapes)
+    (run,) = runs({name: (tensor, pieces[name].offset) for name, tensor in plan.stored.items()})
     assert (run.first, run.last) == (0, numel) and len(run.ends) == 84
+
+
+@given(data=st.data())
+def test_the_short_way_gives_what_the_long_way_does(data: st.DataObject) -> None:
+    rank, alpha = data.draw(st.integers(1, 5)), data.draw(st.integers(-9, 9))
+    paths = data.draw(st.lists(st.sampled_from(sorted(LINEARS)), min_size=1, unique=True))
+    config = lora_config(r=rank, lora_alpha=alpha, use_rslora=data.draw(st.booleans()))
+    tensors = {}
+    for at, path in enumerate(paths):
+        out_features, in_features = LINEARS[path]
+        sizes = {"A": (rank, in_features), "B": (out_features, rank)}
+        for part, size in sizes.items():
+            name = f"base_model.model.{path}.lora_{part}.weight"
+            tensors[name] = StoredTensor(Path("x"), torch.float32, size, at, at + 4 * size[0])
+    short = lora.plain_plan(config, tensors, SHAPE)
+    long = lora.general_plan(config, tensors, SHAPE)
+    assert short == long and short is not None
+    assert list(short.shapes) == list(long.shapes)
 
 
 def test_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
@@ -196,8 +220,9 @@ def test_a_copy_elsewhere_has_the_same_views(tmp_path: Path) -> None:
     assert moved.slab.data.is_meta and moved.fingerprint == weights.fingerprint
     assert moved.kind == weights.kind and moved.nbytes == weights.nbytes
     assert moved.lora is not None and weights.lora is not None
-    assert moved.lora.modules.keys() == weights.lora.modules.keys()
-    assert moved.lora.scale == weights.lora.scale
+    assert {path: (one.rank, one.scale) for path, one in moved.lora.modules.items()} == {
+        path: (one.rank, one.scale) for path, one in weights.lora.modules.items()
+    }
 
 
 def test_inspect_tells_what_is_there(tmp_path: Path) -> None:

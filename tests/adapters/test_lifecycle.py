@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lorax_spec.adapters.lease import Lease
 from lorax_spec.adapters.local_source import LocalSource
 from lorax_spec.adapters.manager import AdapterManager
-from lorax_spec.adapters.residency import Budget
+from lorax_spec.adapters.room import Budget
 from lorax_spec.errors import (
     AdapterMismatch,
     AdapterNotFound,
@@ -59,9 +59,9 @@ class Lifecycle(RuleBasedStateMachine):
         slots=st.integers(1, 3),
         device=st.integers(30_000, 200_000),
         host=st.sampled_from([0, 40_000, 10**6]),
-        overtakes=st.integers(0, 3),
+        cycle_time=st.sampled_from([0.0, 1.0, 5.0]),
     )
-    def begin(self, slots: int, device: int, host: int, overtakes: int) -> None:
+    def begin(self, slots: int, device: int, host: int, cycle_time: float) -> None:
         self.manager = AdapterManager(
             LocalSource({"": self.root}),
             SHAPE,
@@ -70,7 +70,7 @@ class Lifecycle(RuleBasedStateMachine):
             budget=Budget(device, slots, host),
             executor=self.executor,
             clock=self.clock,
-            max_overtakes=overtakes,
+            cycle_time=cycle_time,
         )
 
     def write(self, adapter_id: str) -> None:
@@ -96,6 +96,21 @@ class Lifecycle(RuleBasedStateMachine):
         lease, _ = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
         lease.release()
         lease.release()
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        lease, _ = data.draw(st.sampled_from(self.leases))
+        if lease.ready and not lease.started:
+            lease.start()
+
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        recalled = [one for one, _ in self.leases if one in self.manager.recalled]
+        if recalled:
+            some = data.draw(st.lists(st.sampled_from(recalled), unique=True))
+            self.manager.give_back(some)
+            assert not any(lease.ready and not lease.started for lease in some)
 
     @precondition(lambda self: self.executor.jobs)
     @rule(data=st.data())

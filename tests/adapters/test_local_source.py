@@ -26,7 +26,7 @@ def source(tmp_path: Path) -> LocalSource:
 
 def test_ids_are_paths_below_their_root(source: LocalSource, tmp_path: Path) -> None:
     def folder(adapter_id: str) -> Path:
-        return source.fetch(source.resolve(AdapterRef(adapter_id)))
+        return source.fetch(source.resolve(AdapterRef(adapter_id)), AdapterRef(adapter_id))
 
     assert folder("mine") == tmp_path / "root/mine"
     assert folder("team/a/heads") == tmp_path / "root/team/a/heads"

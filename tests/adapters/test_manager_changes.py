@@ -17,12 +17,12 @@ def test_a_changed_folder_is_a_new_version(tmp_path: Path) -> None:
     old = rig.take("a")
     before = old.weights[0].lora
     assert before is not None
-    kept = before.modules["model.layers.0.self_attn.q_proj"][0].clone()
+    kept = before.modules["model.layers.0.self_attn.q_proj"].a.clone()
     write_lora(tmp_path / "a", tensors=lora_tensors(seed=77))
     new = rig.take("a")
     assert old.ready and new.ready
     assert old.weights[0].fingerprint != new.weights[0].fingerprint
-    assert torch.equal(before.modules["model.layers.0.self_attn.q_proj"][0], kept)
+    assert torch.equal(before.modules["model.layers.0.self_attn.q_proj"].a, kept)
     old.release()
     assert rig.info("a").in_use == 1
     rig.manager.check_integrity()

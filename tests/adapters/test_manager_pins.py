@@ -30,12 +30,11 @@ def test_what_does_not_fit_beside_the_pins(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     running = rig.take("b")
     patient = rig.take("c", "d")
-    rig.take("a").release()
-    rig.manager.pin("a")
+    rig.manager.pin("b")
     assert isinstance(patient.error, Overloaded) and "pinned" in patient.error.message
     running.release()
     assert rig.take("c").ready
-    rig.manager.pin("a", pinned=False)
+    rig.manager.pin("b", pinned=False)
     rig.manager.check_integrity()
 
 

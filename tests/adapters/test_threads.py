@@ -17,7 +17,7 @@ import torch
 from lorax_spec.adapters.local_source import LocalSource
 from lorax_spec.adapters.manager import AdapterManager
 from lorax_spec.adapters.placing import place_on
-from lorax_spec.adapters.residency import Budget
+from lorax_spec.adapters.room import Budget
 from lorax_spec.adapters.source import Location
 from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import AdapterMismatch, LoraxSpecError, Overloaded, Unavailable
@@ -34,11 +34,11 @@ class SlowSource(LocalSource):
         super().__init__({"": root})
         self.asked, self.arrived = threading.Event(), threading.Event()
 
-    def fetch(self, location: Location) -> Path:
+    def fetch(self, location: Location, ref: AdapterRef) -> Path:
         if location.adapter_id == "slow":
             self.asked.set()
             self.arrived.wait(30)
-        return super().fetch(location)
+        return super().fetch(location, ref)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def manager(source: SlowSource) -> Iterator[AdapterManager]:
 
 def scale(weights: AdapterWeights) -> float:
     assert weights.lora is not None
-    return weights.lora.scale
+    return next(iter(weights.lora.modules.values())).scale
 
 
 def test_nobody_waits_for_a_slow_adapter(source: SlowSource, manager: AdapterManager) -> None:

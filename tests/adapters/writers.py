@@ -75,6 +75,30 @@ def medusa_tensors(
     return tensors
 
 
+def as_vllm(
+    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The same heads as vLLM names them."""
+    layers = config["medusa_num_layers"]
+    named = {
+        "model_type": "medusa",
+        "architectures": ["MedusaModel"],
+        "num_heads": config["medusa_num_heads"],
+        "num_hidden_layers": layers,
+        "vocab_size": 128,
+        "truncated_vocab_size": 128,
+        "medusa_fc_bias": True,
+    }
+    renamed = {}
+    for name, tensor in tensors.items():
+        head, layer, *rest = name.split(".")
+        if rest == ["weight"]:
+            renamed[f"lm_heads.{head}.weight"] = tensor
+        else:
+            renamed[f"blocks.{head}.layers.{layer}.{rest[1]}"] = tensor
+    return named, renamed
+
+
 def hydra_config(heads: int = 2, inner: int = 16, **changes: Any) -> dict[str, Any]:
     config = {
         "hydra_num_heads": heads,

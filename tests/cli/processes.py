@@ -34,13 +34,13 @@ def run(*words: str, timeout: float = 60, **variables: str) -> subprocess.Comple
 class Server:
     """``lorax-spec serve`` on free ports."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, **variables: str) -> None:
         self._process = subprocess.Popen(
             [*COMMAND, "serve", "--port", "0", "--grpc-port", "0", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **variables},
         )
         self.stdout: list[str] = []
         self.stderr: list[str] = []

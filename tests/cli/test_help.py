@@ -80,7 +80,9 @@ def test_a_variable_stands_for_its_flag() -> None:
     ("line", "named"),
     [
         ("serve --quantize awq", "--quantize"),
-        ("serve --adapter-source s3", "not in this version"),
+        ("serve --adapter-source s3", "--adapter-url"),
+        ("serve --adapter-source hub,ftp", "ftp"),
+        ("serve --adapter-cache-bytes 0", "--adapter-cache-bytes"),
         ("serve --dtype int3", "int3"),
         ("serve --port 70000", "--port"),
         ("serve --max-batch-prefill-tokens 0", "--max-batch-prefill-tokens"),

@@ -70,7 +70,7 @@ merged = st.builds(
     ids=many(text),
     weights=many(decimal),
     merge_strategy=text.filter(bool),
-    density=decimal,
+    density=maybe(decimal),
     majority_sign_method=text.filter(bool),
 )
 requests = st.builds(
@@ -97,22 +97,23 @@ tokens = st.builds(
         st.builds(types.AlternativeToken, id=uint32, text=text, logprob=float32)
     ),
 )
+drafters = st.dictionaries(
+    text,
+    st.builds(
+        types.DrafterCounts,
+        drafted_tokens=uint32,
+        accepted_tokens=uint32,
+        drafted_by_depth=many(uint32),
+        accepted_by_depth=many(uint32),
+    ),
+    max_size=2,
+)
 speculation_details = st.builds(
     types.SpeculationDetails,
     drafted_tokens=uint32,
     accepted_tokens=uint32,
     forward_passes=uint32,
-    drafters=st.dictionaries(
-        text,
-        st.builds(
-            types.DrafterCounts,
-            drafted_tokens=uint32,
-            accepted_tokens=uint32,
-            drafted_by_depth=many(uint32),
-            accepted_by_depth=many(uint32),
-        ),
-        max_size=2,
-    ),
+    drafters=drafters,
 )
 seconds = st.floats(0, 1e6)
 timings = st.builds(
@@ -139,13 +140,23 @@ details = st.builds(
 adapter_refs = st.builds(
     types.AdapterRef, adapter_id=text, source=text, revision=text, api_token=text
 )
+merged_refs = st.lists(st.tuples(adapter_refs, st.floats(allow_nan=False)), max_size=3).flatmap(
+    lambda parts: st.builds(
+        types.MergedRef,
+        parts=st.just(tuple(ref for ref, _ in parts)),
+        weights=st.just(tuple(weight for _, weight in parts)),
+        method=text,
+        density=st.floats(allow_nan=False),
+        majority_sign_method=text,
+    )
+)
 submits = st.builds(
     engine.TokenRequest,
     request_id=uint64,
     prompt=many(uint32),
     parameters=parameters,
     speculation=speculation,
-    adapter=maybe(adapter_refs),
+    adapter=maybe(adapter_refs | merged_refs),
     medusa=maybe(adapter_refs),
     generated=many(uint32),
     reference=many(uint32),
@@ -179,10 +190,18 @@ infos = st.builds(
         for name, field in types.Info.__dataclass_fields__.items()
     },
 )
+_ADAPTER_FIELDS = {
+    "str": text,
+    "int": uint32,
+    "bool": st.booleans(),
+    "float": seconds,
+    "LoadTimes": st.builds(types.LoadTimes, seconds, seconds, seconds),
+    "Mapping[str, DrafterCounts]": drafters,
+}
 adapters = st.builds(
     types.AdapterInfo,
     **{
-        name: {"str": text, "int": uint32, "bool": st.booleans()}[str(field.type)]
+        name: _ADAPTER_FIELDS[str(field.type)]
         for name, field in types.AdapterInfo.__dataclass_fields__.items()
     },
 )
@@ -286,9 +305,9 @@ def test_the_shortest_decimal_is_the_same_float32(value: float) -> None:
         ),
         (types.GenerateRequest(parameters=types.Parameters(top_k=2**40)), "parameters.top_k"),
         (
-            types.GenerateRequest(parameters=types.Parameters(temperature="hot")),
+            types.GenerateRequest(parameters=types.Parameters(temperature="hot")),  # type: ignore[arg-type]
             "parameters.temperature",
-        ),  # type: ignore[arg-type]
+        ),
         (types.GenerateRequest(parameters=types.Parameters(stop=(1,))), "parameters.stop"),  # type: ignore[arg-type]
         (
             types.GenerateRequest(parameters=types.Parameters(logit_bias={-1: 0.0})),
@@ -353,3 +372,9 @@ def test_an_endless_message_is_cut_to_fit_the_trailers() -> None:
     assert (
         len(wire.error_of(FailedCall(wire.status_of(LoraxSpecError("x" * 10**6)))).message) == 1000
     )
+
+
+@given(text, st.dictionaries(text, text, max_size=3))
+def test_adapters_chats(template: str, special_tokens: dict[str, str]) -> None:
+    chat = types.AdapterChat(template, special_tokens)
+    assert wire.adapter_chat_from_pb(wire.adapter_chat_to_pb(chat)) == chat

@@ -24,6 +24,9 @@ from lorax_spec.engine.config import EngineConfig
         ({"lookup_min_match": 0}, "lookup_min_match"),
         ({"lookup_min_match": 3, "lookup_max_match": 2}, r"at least lookup_min_match \(3\), not 2"),
         ({"lookup_pool_tokens": -1}, "lookup_pool_tokens"),
+        ({"adapter_cycle_time_s": -0.1}, "adapter_cycle_time_s must be at least 0, not -0.1"),
+        ({"adapter_cycle_time_s": float("nan")}, "adapter_cycle_time_s"),
+        ({"adapter_host_bytes": -1}, "adapter_host_bytes"),
         ({"adapter_memory_fraction": 0.0}, "adapter_memory_fraction"),
         ({"adapter_memory_fraction": 1.1}, "adapter_memory_fraction"),
         ({"adapter_memory_fraction": float("nan")}, "adapter_memory_fraction"),
@@ -47,5 +50,7 @@ def test_edges_pass() -> None:
         max_batch_prefill_tokens=1,
         max_batch_size=1,
         max_active_adapters=1,
+        adapter_cycle_time_s=0.0,
+        adapter_host_bytes=0,
         adapter_memory_fraction=1.0,
     )

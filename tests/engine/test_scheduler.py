@@ -78,7 +78,7 @@ def test_who_waits_for_an_adapter_holds_up_nobody() -> None:
     late = sequence(5, number=0, ready=False)
     add(own, late, sequence(5, number=1), sequence(5, number=2))
     assert who(step(own)) == [1, 2]
-    late.ready = True
+    own.make_ready(late)
     assert who(step(own)) == [1, 2, 0]
 
 

@@ -150,7 +150,7 @@ def run(crowd: list[Arrival], budget: int, batch_size: int) -> Scheduler:
                 )
                 scheduler.add(live[number])
             if arrival.step + arrival.ready_after == step and number in live:
-                live[number].ready = True
+                scheduler.make_ready(live[number])
             cancelled = arrival.cancelled_after
             if cancelled is not None and arrival.step + cancelled == step and number in live:
                 scheduler.remove(live.pop(number))

@@ -18,7 +18,7 @@ from lorax_spec.errors import (
     LoraxSpecError,
     Overloaded,
 )
-from lorax_spec.types import BASE_MODEL, FinishReason
+from lorax_spec.types import FinishReason
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.wire import details_from_pb, error_of
 from tests.router.house import House, events, house, request
@@ -191,17 +191,6 @@ def test_a_broken_engine_fails_its_requests() -> None:
             await other
 
     within(test, step_seconds=0.02)
-
-
-def test_the_default_adapter_and_the_way_around_it() -> None:
-    async def test(house: House) -> None:
-        with pytest.raises(AdapterNotFound, match="nobody/knows"):
-            await house.text("x", 4)
-        assert await house.text("x", 4, adapter_id=BASE_MODEL) == expected("x", 4)
-        info = await house.stub.Info(pb.InfoRequest())
-        assert info.default_adapter_id == "nobody/knows"
-
-    within(test, adapter_id="nobody/knows")
 
 
 def test_info_and_tokenize() -> None:

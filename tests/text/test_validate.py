@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from lorax_spec.errors import InvalidArgument, Unimplemented
+from lorax_spec.errors import InvalidArgument
 from lorax_spec.text.validate import Limits, ValidRequest, validate
 from lorax_spec.types import (
     BASE_MODEL,
     AdapterRef,
     GenerateRequest,
-    MergedAdapters,
     Message,
     Method,
     Parameters,
@@ -99,17 +98,6 @@ def test_a_wrong_field_is_named(request_: GenerateRequest, field: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         check(request_)
     assert caught.value.field == field
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        GenerateRequest("x", merged_adapters=MergedAdapters(("a", "b"))),
-    ],
-)
-def test_what_is_not_served_says_so(request_: GenerateRequest) -> None:
-    with pytest.raises(Unimplemented):
-        check(request_)
 
 
 @pytest.mark.parametrize("method", Method)

@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from lorax_spec.engine.request import Emitted, EmittedToken, Event, Failed, Finished, TokenRequest
-from lorax_spec.errors import AdapterMismatch, AdapterNotFound
+from lorax_spec.errors import AdapterMismatch, AdapterNotFound, LoraxSpecError
 from lorax_spec.types import (
+    AdapterChat,
     AdapterInfo,
     AdapterRef,
     DrafterCounts,
@@ -26,6 +28,16 @@ from tests.text.samples import FOLDER, TOKENIZER
 
 #: A prompt that breaks the engine, and one that kills its process.
 POISON, DEADLY = "poison", "deadly"
+
+#: Of adapters with a chat template of their own.
+CHATS = {
+    "demo/chat-shout": AdapterChat("{{ eos_token }}{{ messages[0].content | upper }}"),
+    "demo/chat-own": AdapterChat("{{ eos_token }}{{ messages[0].content }}", {"eos_token": "END"}),
+    "demo/chat-loop": AdapterChat(
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    ),
+    "demo/chat-no": AdapterChat("{{ raise_exception('roles must alternate') }}"),
+}
 
 PLAIN = TOKENIZER.encode("def value(self, name): return [name + x for x in range(10)]\n")
 
@@ -69,6 +81,20 @@ class FakeAdapters:
         self.infos[ref.adapter_id] = info
         self.wakeup()
         return info
+
+    def chat(self, ref: AdapterRef) -> Future[AdapterChat]:
+        future: Future[AdapterChat] = Future()
+
+        def answer() -> None:
+            try:
+                self.load(ref)
+            except LoraxSpecError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(CHATS.get(ref.adapter_id, AdapterChat()))
+
+        threading.Thread(target=answer).start()
+        return future
 
     def unload(self, adapter_id: str) -> None:
         self._change(adapter_id, state="absent", tier="disk")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
@@ -11,14 +10,15 @@ from dataclasses import dataclass, field
 import torch
 
 from lorax_spec.engine.clock import Clock
+from lorax_spec.engine.drafting.asking_cost import AskingCost
 from lorax_spec.engine.drafting.drafter import Drafter, Outcome, Turn
-from lorax_spec.engine.drafting.track import Record, Track, is_strong
+from lorax_spec.engine.drafting.luck import Luck
+from lorax_spec.engine.drafting.track import Track, is_strong
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.speculation.audit import Audit
 from lorax_spec.speculation.controller import Base, Wish, allocate, price, seconds_per_token
 from lorax_spec.speculation.cost import StepCost
 from lorax_spec.speculation.offer import Offer, best, merge, tree_of
-from lorax_spec.speculation.purse import Purse
 from lorax_spec.speculation.tree import EMPTY, MAX_NODES
 
 #: Most tokens ahead where neither request nor server says how many.
@@ -29,12 +29,8 @@ _TOO_DEAR = 0.97
 _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
 #: Turns for which the price of a row is believed.
 _PRICED_FOR = 8
-#: Pairs of drafter and adapter whose luck is remembered.
-_RECORDS = 4096
 #: Share of the newest round of tokens in the running estimate of what a token takes.
 _NEWEST = 0.03
-#: Share of a slower call in the running estimate of a drafter's turn.
-_SLOWER = 0.05
 
 #: Prunes an offer to what a sequence may go on with (its grammar).
 Allow = Callable[[Sequence, Offer], Offer]
@@ -87,22 +83,12 @@ class Drafting:
         self._drafters = {drafter.name: drafter for drafter in drafters}
         self._most_ahead = most_ahead or FARTHEST
         self._allow = allow
-        self._tracks: dict[Sequence, dict[str, Track]] = {}
-        self._records: OrderedDict[tuple[str, str], Record] = OrderedDict()
-        # Seconds that it takes to ask for one sequence, once known, and to use the answers.
-        self._turn_cost: dict[str, float] = {}
-        self._begun: set[str] = set()
-        self._handling = 0.0
+        self._luck = Luck(self._drafters)
+        self._asking_cost = AskingCost()
         self._audit = Audit()
-        self._purse = Purse()
         self._spent = 0.0
-        self._drafted_freely = False
+        self._asked_freely = False
         self._seconds_per_token = 0.0
-        # Turns so far; the turn until which a sequence need not be looked at, and the size of the
-        # batch when that was found.
-        self._now = 0
-        self._asleep: dict[Sequence, int] = {}
-        self._slept_among = 0
         # Rows, the turn until which their price holds, and that.
         self._priced = 0, 0, 0.0
 
@@ -113,10 +99,7 @@ class Drafting:
 
     def observe(self, outcomes: Rows[Outcome]) -> None:
         """Show drafters what became of the drafts they had a part in."""
-        for outcome in outcomes:
-            right = [outcome.draft.drafters[node] for node in outcome.accepted]
-            for name, track in self._tracks.get(outcome.sequence, {}).items():
-                track.settle(right.count(name))
+        self._luck.observe(outcomes)
         for name, drafter in self._drafters.items():
             mine = [outcome for outcome in outcomes if name in outcome.draft.drafters]
             if mine:
@@ -124,9 +107,7 @@ class Drafting:
 
     def forget(self, sequence: Sequence) -> None:
         """Let go of a sequence that ended."""
-        self._asleep.pop(sequence, None)
-        for track in self._tracks.pop(sequence, {}).values():
-            track.drafter.forget(sequence)
+        self._luck.forget(sequence)
 
     def draft(self, rows: Rows[tuple[Sequence, torch.Tensor]], other_rows: int) -> None:
         """Set the next draft of every sequence; each comes with the hidden state [hidden_size] of
@@ -135,16 +116,16 @@ class Drafting:
         began = self._clock()
         given: list[tuple[Sequence, torch.Tensor]] = []
         free: list[tuple[Sequence, torch.Tensor]] = []
-        now = self._begin_turn(len(rows))
+        self._luck.begin_turn(len(rows))
         for sequence, hidden in rows:
             sequence.draft = EMPTY
-            if self._asleep.get(sequence, 0) > now:
+            if self._luck.sleeps(sequence):
                 continue
             if sequence.drafters and sequence.draft_room > 0:
                 number = sequence.request.speculation.num_tokens
                 (free if number is None else given).append((sequence, hidden))
+        self._asked_freely = False
         if not (given or free):
-            self._drafted_freely = False
             self._spent = self._clock() - began
             return
         paths = self.cost.paths(len(sequence.tokens) for sequence, _ in rows)
@@ -152,8 +133,7 @@ class Drafting:
         if given:
             base = self._draft_given(given, base)
         if free and self._price(base) < _TOO_DEAR and self._audit.allows():
-            self._draft_free(free, base)
-        self._drafted_freely = any(sequence.draft for sequence, _ in free)
+            self._asked_freely = self._draft_free(free, base)
         self._spent = self._clock() - began
 
     def note_step(self, step: Step, seconds: float) -> None:
@@ -165,22 +145,23 @@ class Drafting:
             alone = self.cost.seconds(step.sequences, step.sequences)
             alone += self.cost.paths(step.contexts[: step.sequences])
             rounds = step.tokens / step.sequences
-            # What requests ordered by number is not the controller's to answer for.
-            if plain or self._drafted_freely:
-                self._audit.note(not plain, (seconds + self._spent) / alone, rounds)
+            # What requests ordered by number is not the controller's to answer for.  To ask in vain
+            # is a part of drafting.
+            if plain or self._asked_freely:
+                self._audit.note(self._asked_freely, (seconds + self._spent) / alone, rounds)
             pace = (seconds + self._spent) / step.tokens
             # Steps by the tokens they gave, so that this is time over tokens, not a mean of both.
             share = 1.0 - (1.0 - _NEWEST) ** rounds
             self._seconds_per_token += share * (pace - self._seconds_per_token)
-            self._purse.earn(seconds + self._spent)
+            self._luck.purse.earn(seconds + self._spent)
         self.cost.note(step.rows, step.tokens, paths, seconds, plain=plain)
 
     def _price(self, base: Base) -> float:
         """Looked at anew for another number of rows, and now and then: it moves slowly."""
         rows, until, known = self._priced
-        if base.rows != rows or self._now >= until:
+        if base.rows != rows or self._luck.turn >= until:
             known = price(base, self.cost)
-            self._priced = base.rows, self._now + _PRICED_FOR, known
+            self._priced = base.rows, self._luck.turn + _PRICED_FOR, known
         return known
 
     def _draft_given(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> Base:
@@ -203,38 +184,26 @@ class Drafting:
             paths += max(0, len(draft.paths) - 1) * self.cost.path(len(one.turn.sequence.tokens))
         return Base(base.rows + nodes, base.tokens + tokens, base.paths + paths)
 
-    def _draft_free(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> None:
-        """As much as makes the batch fastest."""
+    def _draft_free(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> bool:
+        """As much as makes the batch fastest.  Returns whether any drafter was asked."""
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
         # A token saves what a token takes: less where most of them are guessed already.
         per_token = min(seconds_per_token(base, self.cost), self._seconds_per_token or math.inf)
         asked = []
         for sequence, hidden in rows:
-            tracks = self._tracks.get(sequence)
-            if tracks is None or not self._sleeps(sequence, tracks, per_token):
+            if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth)))
         for name in self._drafters:
-            willing = []
-            asking = self._turn_cost.get(name, 0.0)
-            for one in asked:
-                if (track := one.tracks.get(name)) is not None:
-                    strong = any(map(is_strong, one.offers))
-                    cost = asking if one.tried else asking + self._handling
-                    if track.worth_asking(self._now, strong, cost, per_token, self._purse):
-                        one.tried[name] = strong
-                        willing.append(one)
-                        if name not in self._turn_cost:
-                            break  # one turn tells what the others would cost
-            self._ask(name, willing)
+            self._ask(name, self._willing(name, asked, per_token))
         tried = [one for one in asked if one.tried]
         if not tried:
-            return
+            return False
         began = self._clock()
         for one in tried:
             if not one.offers:
                 for name, strong in one.tried.items():
-                    one.tracks[name].note_gain(strong, 0.0)
+                    self._luck.note_gain(one.tracks[name], strong, 0.0)
         offering = [one for one in tried if one.offers]
         offers = [self._merged(one) for one in offering]
         wishes = [
@@ -244,8 +213,22 @@ class Drafting:
         chosen, dear = allocate(wishes, base, self.cost)
         for one, offer, nodes_of_one in zip(offering, offers, chosen, strict=True):
             self._use(one, offer, nodes_of_one, dear)
-        seconds = (self._clock() - began) / len(tried)
-        self._handling = _quickly(self._handling or seconds, seconds)
+        self._asking_cost.note_use((self._clock() - began) / len(tried))
+        return True
+
+    def _willing(self, name: str, asked: Rows[_Asked], per_token: float) -> list[_Asked]:
+        """For whom a drafter is worth asking."""
+        willing = []
+        for one in asked:
+            if (track := one.tracks.get(name)) is not None:
+                strong = any(map(is_strong, one.offers))
+                cost = self._asking_cost.of(name, first=not one.tried)
+                if track.worth_asking(self._luck.turn, strong, cost, per_token, self._luck.purse):
+                    one.tried[name] = strong
+                    willing.append(one)
+                    if not self._asking_cost.known(name):
+                        break  # one turn tells what the others would cost
+        return willing
 
     def _use(self, one: _Asked, offer: Offer, nodes: list[int], dear: float) -> None:
         """Draft the ``nodes`` of an offer, ``dear`` each, and see whose they are."""
@@ -261,50 +244,10 @@ class Drafting:
             gain = 0.0
             if nodes and track.offered:
                 gain = worth - _worth_without(name, one.offers, len(nodes), dear)
-            track.note_gain(strong, gain)
-
-    def _begin_turn(self, among: int) -> int:
-        """Wakes all where the batch is of quite another size: what did not pay may do so now."""
-        if not among <= 2 * self._slept_among <= 4 * among:
-            self._asleep.clear()
-            self._slept_among = among
-        self._now += 1
-        return self._now
-
-    def _sleeps(self, sequence: Sequence, tracks: Mapping[str, Track], per_token: float) -> bool:
-        """Whether none of its drafters need be asked now."""
-        costs, handling, now = self._turn_cost, self._handling, self._now
-        until = min(
-            track.rests_until(now, costs.get(name, 0.0) + handling, per_token)
-            for name, track in tracks.items()
-        )
-        if until > now:
-            self._asleep[sequence] = until
-        return until > now
+            self._luck.note_gain(track, strong, gain)
 
     def _open(self, turn: Turn) -> _Asked:
-        """Begin a turn: what was offered at the last one is judged by the tokens that came."""
-        sequence = turn.sequence
-        tracks = self._tracks.get(sequence)
-        if tracks is None:
-            tracks = {
-                name: self._start(name, sequence)
-                for name in self._drafters
-                if name in sequence.drafters
-            }
-            self._tracks[sequence] = tracks
-        for track in tracks.values():
-            track.judge(sequence.tokens)
-        return _Asked(turn, tracks)
-
-    def _start(self, name: str, sequence: Sequence) -> Track:
-        adapter = sequence.request.medusa or sequence.request.adapter
-        key = (name, adapter.adapter_id if adapter else "")
-        record = self._records.setdefault(key, Record())
-        self._records.move_to_end(key)
-        if len(self._records) > _RECORDS:
-            self._records.popitem(last=False)
-        return Track.start(self._drafters[name], record)
+        return _Asked(turn, self._luck.tracks(turn.sequence))
 
     def _ask(self, name: str, asked: Rows[_Asked]) -> None:
         """Add one drafter's offers."""
@@ -314,11 +257,7 @@ class Drafting:
         started = self._clock()
         offers = self._drafters[name].offer([one.turn for one, _ in pairs])
         seconds = (self._clock() - started) / len(pairs)
-        known = self._turn_cost.get(name)
-        if name not in self._begun:
-            self._begun.add(name)  # whatever is set up at first is not what a turn costs
-        elif any(offers) or known is None:
-            self._turn_cost[name] = seconds if known is None else _quickly(known, seconds)
+        self._asking_cost.note_turn(name, seconds, in_vain=not any(offers))
         for (one, track), offer in zip(pairs, offers, strict=True):
             offer = track.expect(offer, len(one.turn.sequence.tokens))
             if offer:
@@ -329,13 +268,6 @@ class Drafting:
         if self._allow is not None and offer:
             return self._allow(one.turn.sequence, offer)
         return offer
-
-
-def _quickly(known: float, seconds: float) -> float:
-    """A running estimate that is quick to believe that something was quick: slow times were often
-    disturbed, or the first."""
-    slower = known + _SLOWER * (seconds - known)
-    return min(seconds, slower)
 
 
 def _worth_without(name: str, offers: Rows[Offer], count: int, dear: float) -> float:

@@ -12,6 +12,7 @@ from lorax_spec.speculation.lookup_acceptance import MatchAcceptance
 from lorax_spec.speculation.lookup_pool import LookupPool
 from lorax_spec.speculation.offer import Offer
 from lorax_spec.speculation.prompt_lookup import DRAFTER, PromptLookup
+from lorax_spec.types import MergedRef
 
 #: Adapters whose acceptance is remembered.
 _ADAPTERS = 256
@@ -76,8 +77,11 @@ def _scope(sequence: Sequence) -> tuple[str, ...]:
     """Who may see a sequence's text: those with the same adapter, fetched with the same
     credentials."""
     scope = [sequence.identity]
-    for adapter in (sequence.request.adapter, sequence.request.medusa):
-        if adapter is not None:
-            secret = sha256(adapter.api_token.encode()).hexdigest()
-            scope += [adapter.source, adapter.adapter_id, adapter.revision, secret]
+    request = sequence.request
+    adapter = request.adapter
+    parts = adapter.parts if isinstance(adapter, MergedRef) else (adapter,)
+    for one in (*parts, request.medusa):
+        if one is not None:
+            secret = sha256(one.api_token.encode()).hexdigest()
+            scope += [one.source, one.adapter_id, one.revision, secret]
     return tuple(scope)

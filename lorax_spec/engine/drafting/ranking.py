@@ -66,7 +66,8 @@ class Ranking:
         constants = _constants(calibration, heads, first_depth)
         count = min(LOOKED_AT, vocabulary)
         log_q = logits.log_softmax(-1)
-        worth, ids = np.empty((heads, rows, count)), np.empty((heads, rows, count), np.int64)
+        worth: Floats = np.empty((heads, rows, count))
+        ids: npt.NDArray[np.int64] = np.empty((heads, rows, count), np.int64)
         rules = [turn.sequence.rule for turn in turns]
         noisy = [row for row, rule in enumerate(rules) if self._coupled and not rule.greedy]
         quiet = sorted({*range(rows)}.difference(noisy))
@@ -80,9 +81,12 @@ class Ranking:
             worth[:, noisy], ids[:, noisy] = found
         # Weights that overflow in half precision give no number; others are in the same step.
         worth = np.clip(np.nan_to_num(worth), LEAST, 1.0)
-        order = np.argsort(-worth, axis=-1, kind="stable")[..., :most]
-        best_ids = np.take_along_axis(ids, order, -1).transpose(1, 0, 2).tolist()
-        best = np.take_along_axis(worth, order, -1).transpose(1, 0, 2).tolist()
+        if noisy:  # without noise the likeliest come first already
+            order = np.argsort(-worth, axis=-1, kind="stable")
+            worth = np.take_along_axis(worth, order, -1)
+            ids = np.take_along_axis(ids, order, -1)
+        best_ids = ids[..., :most].transpose(1, 0, 2).tolist()
+        best = worth[..., :most].transpose(1, 0, 2).tolist()
         return [
             [list(zip(i, w, strict=True)) for i, w in zip(row_ids, row_worth, strict=True)]
             for row_ids, row_worth in zip(best_ids, best, strict=True)

@@ -9,9 +9,9 @@ from lorax_spec.speculation.acceptance import Acceptance, Promises
 from lorax_spec.speculation.offer import NOTHING, Offer
 from lorax_spec.speculation.purse import Purse
 
-#: Share of the last turn in the running estimate of what a turn brings, and in the drafter's own
-#: estimate over all sequences.
-_QUICK, _STEADY = 0.25, 0.02
+#: Share of the last turn in the running estimate of what a turn brings, for a sequence, and for all
+#: of an adapter, where the first turns count more: as if so many had been seen before.
+_QUICK, _STEADY, _SEEN_BEFORE = 0.25, 0.02, 2
 #: The most turns that pass without trying a drafter that did not pay.
 _LONGEST_REST = 127
 #: The most that a new sequence waits with its first trial, and any that there was no time to try.
@@ -53,8 +53,13 @@ class Record:
     gains: Gains = field(default_factory=Gains)
     #: How long a sequence that finds the drafter of no use lets it rest.
     pause: int = 0
-    #: Turns it was asked at.
+    #: Turns it was asked at, and turns whose gain is known.
     turns: int = 0
+    known: int = 0
+
+    def note_gain(self, strong: bool, gain: float) -> None:
+        self.known += 1
+        self.gains.note(strong, gain, max(_STEADY, 1.0 / (_SEEN_BEFORE + self.known)))
 
 
 @dataclass
@@ -142,7 +147,7 @@ class Track:
 
     def note_gain(self, strong: bool, gain: float) -> None:
         self.gains.note(strong, gain, _QUICK)
-        self.record.gains.note(strong, gain, _STEADY)
+        self.record.note_gain(strong, gain)
 
 
 def is_strong(offer: Offer) -> bool:

@@ -1,0 +1,80 @@
+"""Who sleeps, who wakes, and what asking is believed to cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorax_spec.engine.drafting.asking_cost import AskingCost
+from lorax_spec.engine.drafting.luck import Luck
+from lorax_spec.engine.sequence import Sequence
+from tests.engine.sequences import sequence
+from tests.engine.test_never_slower import Guesser, World
+
+DEAR = 3.0
+
+
+def lucky() -> tuple[Luck, Sequence, AskingCost]:
+    """A luck with one drafter that never paid, and its sequence."""
+    guesser = Guesser("guesser", World(1.0, 1), 0.0, 0.5, DEAR)
+    luck, cost, one = Luck({"guesser": guesser}), AskingCost(), sequence(4, 1000)
+    one.drafters = frozenset({"guesser"})
+    for _ in range(2):
+        cost.note_turn("guesser", DEAR, in_vain=False)
+    luck.begin_turn(1)
+    luck.purse.earn(100.0)
+    (track,) = luck.tracks(one).values()
+    for _ in range(40):
+        track.worth_asking(luck.turn, False, DEAR, 1.0, luck.purse)
+        luck.note_gain(track, False, 0.0)
+    return luck, one, cost
+
+
+def test_a_sequence_sleeps_until_its_drafter_may_be_tried() -> None:
+    luck, one, cost = lucky()
+    assert luck.may_sleep(one, cost, 1.0)
+    slept = 0
+    while luck.sleeps(one):
+        luck.begin_turn(1)
+        slept += 1
+    assert 1 <= slept <= 128
+    assert not luck.may_sleep(one, cost, 1.0)
+
+
+@pytest.mark.parametrize(("among", "wakes"), [(1, False), (2, False), (3, True), (50, True)])
+def test_another_size_of_batch_wakes_everybody(among: int, wakes: bool) -> None:
+    luck, one, cost = lucky()
+    assert luck.may_sleep(one, cost, 1.0)
+    luck.begin_turn(among)
+    assert luck.sleeps(one) is not wakes
+
+
+def test_a_new_adapter_begins_with_the_usual_luck() -> None:
+    luck, _, cost = lucky()
+    other = sequence(4, 1000)
+    other.drafters = frozenset({"guesser"})
+    (track,) = luck.tracks(other).values()
+    assert track.gains.weak < 0.1
+    assert not track.worth_asking(luck.turn, False, cost.of("guesser", first=True), 1.0, luck.purse)
+
+
+def test_the_first_turn_says_nothing_of_what_turns_cost() -> None:
+    cost = AskingCost()
+    cost.note_turn("a", 9.0, in_vain=False)
+    assert not cost.known("a")
+    cost.note_turn("a", 0.5, in_vain=True)
+    assert cost.of("a", first=False) == 0.5
+    cost.note_turn("a", 0.1, in_vain=True)
+    assert cost.of("a", first=False) == 0.5
+    cost.note_turn("a", 0.2, in_vain=False)
+    assert cost.of("a", first=False) == 0.2
+    cost.note_turn("a", 1.2, in_vain=False)
+    assert 0.2 < cost.of("a", first=False) < 0.3
+
+
+def test_the_first_drafter_of_a_sequence_pays_for_the_use_of_offers() -> None:
+    cost = AskingCost()
+    for _ in range(2):
+        cost.note_turn("a", 0.5, in_vain=False)
+    cost.note_use(0.25)
+    assert cost.of("a", first=True) == 0.75
+    assert cost.of("a", first=False) == 0.5
