@@ -25,7 +25,7 @@ MANY, ONE, NULL = "many adapters", "one adapter", "one adapter again"
 _EXPONENT = 1.0
 _KINDS = ("code", "tests", "prose", "rename", "edit", "write", "doc")
 _QUICK_KINDS = ("doc",)
-_TOKENS, _QUESTIONS = 64, 160
+_TOKENS, _QUESTIONS = 64, 128
 _QUICK_TOKENS, _QUICK_QUESTIONS = 8, 32
 #: Of the answers by which every adapter is used once, before anything is measured.
 _GREETING = 2
@@ -94,7 +94,7 @@ def serve(
     warming = [*greeting.calls, *many.calls]
     many.calls.clear()
     before = psutil.Process().memory_info().rss
-    groups = settings.count(4, 1)
+    groups = settings.count(3, 1)
     pairs = interleaved({MANY: many, ONE: one, NULL: null}, [asked] * groups, settings.seed)
     runs = list(settings.track(pairs, groups, f"{len(ids)} adapters"))
     after = psutil.Process().memory_info().rss

@@ -298,6 +298,7 @@ def test_no_adapter_in_a_repository(caller: Caller, hub: StandInHub) -> None:
         caller.find(AdapterRef("people/text"))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -281,6 +281,7 @@ def test_nobody_waits_for_anothers_host(hub: StandInHub, tmp_path: Path) -> None
     assert all(isinstance(lease.error, Unavailable) for lease in (*slow, *failing))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

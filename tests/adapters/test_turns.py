@@ -158,6 +158,7 @@ class House:
             kind="lora",
             lora=None,
             heads=None,
+            chat=None,
             slab=SimpleNamespace(data=torch.empty(version.nbytes, dtype=torch.uint8)),
         )
         self.residency.loaded(version, cast(AdapterWeights, weights))

@@ -23,7 +23,7 @@ from lorax_spec.bench.cli import app
 from lorax_spec.bench.engine_side import EngineSide
 from lorax_spec.bench.slow_hub import SlowHub, the_hub_is
 from lorax_spec.bench.workload import prompts
-from lorax_spec.bench.zoo import make_zoo, size, zipf
+from lorax_spec.bench.zoo import RANK, make_zoo, size, zipf
 from lorax_spec.engine.engine import Engine
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.errors import AdapterNotFound, Unavailable
@@ -55,7 +55,8 @@ def test_a_zoo_is_of_distinct_adapters_like_their_parents_and_drawn_by_its_seed(
     parent = load_file(embedded.path() / "adapters" / "pirate" / _WEIGHTS)
     child = load_file(tmp_path / "zoo" / ids[0] / _WEIGHTS)
     for name, tensor in parent.items():
-        apart = (child[name].float() - tensor.float()).std() / tensor.float().std()
+        kept = tensor[:RANK] if "lora_A" in name else tensor[:, :RANK]
+        apart = (child[name].float() - kept.float()).std() / kept.float().std()
         assert 0.03 < apart < 0.07, name
     assert size(tmp_path / "zoo") > 4 * len(child) * 1000
 
@@ -129,6 +130,7 @@ def test_the_hub_is_as_slow_as_it_says_and_hurries_when_told(tmp_path: Path) -> 
             read("/api/models/failing/one")
 
 
+@pytest.mark.slow
 def test_an_engine_downloads_from_the_slow_hub_and_is_refused_by_it(tmp_path: Path) -> None:
     hub = SlowHub(embedded.path() / "adapters" / "pirate", 1e6)
     real = constants.ENDPOINT
@@ -157,6 +159,7 @@ def test_a_quick_run_serves_them_all(tmp_path: Path) -> None:
     found = json.loads(path.read_text())["exchange"]
     by_promise = {check["promise"]: check for check in found["checks"]}
     assert by_promise["requests that failed among them"]["measured"] == 0
+    assert by_promise["requests and leases left over"]["measured"] == 0
     rows = {row["what"]: row for row in found["rows"]}
     assert rows["by Zipf's law, by one adapter"]["tokens/s"] > 0
     cold = rows["first token, adapter not on device"]

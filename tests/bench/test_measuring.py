@@ -50,6 +50,7 @@ def test_tokens_per_forward_leave_the_prompts_pass_out() -> None:
     assert tokens_per_forward(answers).value == (8 + 4) / (4 + 1)
 
 
+@pytest.mark.slow
 def test_all_sides_give_the_same_tokens(engine: Engine) -> None:
     ours = EngineSide(engine.core)
     model = load_reference(engine.info.model_path)

@@ -52,8 +52,10 @@ def test_a_crowd_on_one_adapter_lets_another_in(
 ) -> None:
     crowd = [new_request(prompts["doc"][i], 6, adapter="pirate") for i in range(3)]
     other = new_request(prompts["doc"][0], 6, adapter="tests")
-    for request in (*crowd, other):
+    for request in crowd:
         narrow.submit(request)
+    wait_for(narrow, {"pirate": "device"})
+    narrow.submit(other)
     wait_for(narrow, {"pirate": "device", "tests": "host"})
     order, tokens = serve(narrow, 4)
     first, *others = (request.request_id for request in crowd)
@@ -68,8 +70,10 @@ def test_who_is_recalled_may_be_cancelled(
 ) -> None:
     crowd = [new_request(prompts["doc"][i], 6, adapter="pirate") for i in range(3)]
     other = new_request(prompts["doc"][0], 6, adapter="tests")
-    for request in (*crowd, other):
+    for request in crowd:
         narrow.submit(request)
+    wait_for(narrow, {"pirate": "device"})
+    narrow.submit(other)
     wait_for(narrow, {"pirate": "device", "tests": "host"})
     serve(narrow, 1)
     assert len(narrow.adapters.recalled) == 2

@@ -100,6 +100,7 @@ def test_faults_come_before_anything_runs() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_an_endless_template_keeps_nobody_waiting() -> None:
     """Asked for by many at once, it has one renderer; the others go by."""
 
@@ -183,6 +184,7 @@ def test_answers_are_kept_for_a_moment_and_for_who_asked() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_caller_who_leaves_gives_the_turn_to_the_next() -> None:
     pool = Scoped()
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

@@ -60,6 +60,7 @@ def test_it_is_what_the_model_s_own_would_be(
     assert renderer.render("a", AdapterChat(USUAL, tokens), TOKENS, messages) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template",
     [
