@@ -24,6 +24,8 @@ from lorax_spec.speculation.guesses import total
 from lorax_spec.types import DrafterCounts, SpeculationDetails
 
 OFF, AGAIN = "off", "off again"
+#: Groups of a place that are taken in any case: of two, one disturbed would be a half.
+_FEWEST = 3
 #: Requests of a group, in batches.
 WAVES = 3
 #: Requests have 0.5 to 1.5 times the workload's tokens, spread evenly (by the golden ratio).
@@ -164,7 +166,7 @@ def runs_by_place(
     seed: int,
 ) -> Iterator[tuple[Place, list[dict[str, Run]]]]:
     """Each place's groups through all sides, in pairs, until its ``most`` or ``seconds`` are used
-    up; at least one group each."""
+    up; at least three groups each, or ``most``."""
     taken: list[Place] = []
     timing: dict[str, Side[list[Prompt]]] = {n: DecodingSide(side) for n, side in sides.items()}
     pairs = interleaved(timing, _inputs(core, places, seconds, taken), seed)
@@ -187,7 +189,7 @@ def _inputs(
         core.forget_prefixes()
         began = perf_counter()
         for index in range(place.most):
-            if index and perf_counter() - began > seconds:
+            if index >= _FEWEST and perf_counter() - began > seconds:
                 break
             group = place.group(index)
             once = [replace(prompt, new_tokens=1) for prompt in group]

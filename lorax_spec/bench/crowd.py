@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psutil
+import torch
 
 from lorax_spec.bench.callers import Call, Callers
 from lorax_spec.bench.comparison import Runs
@@ -26,22 +28,39 @@ _EXPONENT = 1.0
 _KINDS = ("code", "tests", "prose", "rename", "edit", "write", "doc")
 _QUICK_KINDS = ("doc",)
 _TOKENS, _QUESTIONS = 64, 128
-_QUICK_TOKENS, _QUICK_QUESTIONS = 8, 32
+_QUICK_TOKENS, _QUICK_QUESTIONS = 4, 32
 #: Of the answers by which every adapter is used once, before anything is measured.
 _GREETING = 2
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes: resident, and of all tensors that Python knows of, but for oneDNN's packed ones."""
+
+    resident: int
+    tensors: int
+
+    @classmethod
+    def now(cls) -> Memory:
+        gc.collect()
+        # Not isinstance, for which some of all these objects would make up a class and warn of it.
+        alive = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+        storages = [one.untyped_storage() for one in alive if one.layout is torch.strided]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        return cls(psutil.Process().memory_info().rss, sum(sizes.values()))
+
+
+@dataclass(frozen=True)
 class Served:
     """``runs`` by side; ``calls`` to many adapters once the working set was warm; errors of all
-    ``asked``; bytes of resident memory ``before`` the runs and ``after`` them."""
+    ``asked``; memory ``before`` the runs and ``after`` them."""
 
     runs: Runs
     calls: Sequence[Call]
     errors: Sequence[str]
     asked: int
-    before: int
-    after: int
+    before: Memory
+    after: Memory
 
 
 @dataclass(frozen=True)
@@ -93,11 +112,11 @@ def serve(
     many(asked)
     warming = [*greeting.calls, *many.calls]
     many.calls.clear()
-    before = psutil.Process().memory_info().rss
+    before = Memory.now()
     groups = settings.count(3, 1)
     pairs = interleaved({MANY: many, ONE: one, NULL: null}, [asked] * groups, settings.seed)
     runs = list(settings.track(pairs, groups, f"{len(ids)} adapters"))
-    after = psutil.Process().memory_info().rss
+    after = Memory.now()
     core.check_integrity()
     calls = [*warming, *many.calls, *one.calls, *null.calls]
     errors = [str(call.error) for call in calls if call.error is not None]

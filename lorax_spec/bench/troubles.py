@@ -24,7 +24,7 @@ CALLERS = 16
 QUIET, NULL, TROUBLED = "quiet", "quiet again", "troubled"
 _KINDS, _QUICK_KINDS = ("code", "tests", "prose", "rename"), ("doc",)
 #: Of each answer: a span should see the failing adapter refused, and end before the slow one comes.
-_TOKENS, _QUICK_TOKENS = 400, 32
+_TOKENS, _QUICK_TOKENS = 400, 16
 #: Seconds until what was begun for the failing adapter has come to its end.
 _SETTLING = 2.5
 _names = count(1)
@@ -33,8 +33,8 @@ _names = count(1)
 @dataclass(frozen=True)
 class Span:
     """Quantiles of the inter-token times in seconds, by the wall's clock and by processor time,
-    and the seconds all took.  ``refused``: how often the failing adapter's caller
-    was told so; ``arrived``: whether the slow one was there before the end."""
+    and the seconds all took.  ``refused``: how often the failing adapter's caller was told so;
+    ``arrived``: whether the slow one was there before the end."""
 
     p50: float
     p99: float

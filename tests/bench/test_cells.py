@@ -175,8 +175,9 @@ def test_places_come_in_order_with_the_groups_asked_for(opened: Opened) -> None:
     found = list(runs_by_place(opened.core, sides, places, 60.0, 0))
     assert [place for place, _ in found] == places
     assert [len(runs) for _, runs in found] == [2] * 4
-    hurried = list(runs_by_place(opened.core, sides, places, 0.0, 0))
-    assert [len(runs) for _, runs in hurried] == [1] * 4
+    more = [replace(places[0], most=most) for most in (1, 5)]
+    hurried = list(runs_by_place(opened.core, sides, more, 0.0, 0))
+    assert [len(runs) for _, runs in hurried] == [1, 3]
     for place, runs in found:
         for run in runs:
             assert {len(side.outputs) for side in run.values()} == {WAVES * place.batch}

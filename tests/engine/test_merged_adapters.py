@@ -118,8 +118,10 @@ def test_a_batch_of_merged_adapters_and_their_parts(
         runs = {"merged": merged, **{name: house.parts[name] for name in names}}
         logits = house.served.logits([(tokens, one.lora) for one in runs.values()])
         for name, ours in zip(runs, logits, strict=True):
-            # Models round in other orders: parts by themselves differ by 2e-5.
-            torch.testing.assert_close(ours, house.by_peft(name, tokens), rtol=1e-4, atol=2e-4)
+            theirs = house.by_peft(name, tokens)
+            # They round in another order; sums of large updates leave an error of their own size.
+            atol = 1e-4 * theirs.abs().max().item()
+            torch.testing.assert_close(ours, theirs, rtol=0.0, atol=atol)
     finally:
         house.peft.delete_adapter("merged")
 
