@@ -78,3 +78,9 @@ def test_the_first_drafter_of_a_sequence_pays_for_the_use_of_offers() -> None:
     cost.note_use(0.25)
     assert cost.of("a", first=True) == 0.75
     assert cost.of("a", first=False) == 0.5
+
+
+def test_quite_another_number_of_sequences_is_told() -> None:
+    luck = Luck({})
+    told = [luck.begin_turn(among) for among in (4, 5, 8, 9, 5, 4, 64, 40, 31)]
+    assert told == [True, False, False, True, False, True, True, False, True]

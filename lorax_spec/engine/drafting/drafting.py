@@ -116,7 +116,8 @@ class Drafting:
         began = self._clock()
         given: list[tuple[Sequence, torch.Tensor]] = []
         free: list[tuple[Sequence, torch.Tensor]] = []
-        self._luck.begin_turn(len(rows))
+        if self._luck.begin_turn(len(rows)):
+            self._audit = Audit()  # whether drafting pays is another question now
         for sequence, hidden in rows:
             sequence.draft = EMPTY
             if self._luck.sleeps(sequence):
