@@ -9,6 +9,9 @@ from lorax_spec.adapters.version import Version
 from lorax_spec.errors import AdapterMismatch
 from lorax_spec.types import AdapterInfo, AdapterRef
 
+#: Enough of a scope to tell it from others, and too little to find its token by.
+_TOLD = 8
+
 
 def on_disk(location: Location) -> AdapterInfo:
     """An adapter that nobody has asked for, by its configs alone."""
@@ -69,4 +72,5 @@ def in_memory(version: Version, pinned: bool) -> AdapterInfo:
         last_used=version.last_used,
         load=version.times,
         drafters=version.guesses,
+        scope=version.location.scope[:_TOLD],
     )

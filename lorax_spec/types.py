@@ -277,7 +277,8 @@ class AdapterInfo:
     ``kind`` is lora, medusa, hydra, lora+medusa or lora+hydra, and ``medusa_heads`` counts the
     heads of either kind.  ``last_used``: when a request last ran on it, in seconds since 1970, 0
     where none did.  ``load``: what its last load took.  ``drafters``: by name, what was guessed
-    for the requests on it that have ended.
+    for the requests on it that have ended.  ``scope`` tells apart what was read with different
+    credentials, and is empty where anyone may read it.
     """
 
     adapter_id: str
@@ -295,6 +296,7 @@ class AdapterInfo:
     last_used: float = 0.0
     load: LoadTimes = LoadTimes()
     drafters: Mapping[str, DrafterCounts] = field(default_factory=dict)
+    scope: str = ""
 
 
 @dataclass(frozen=True)

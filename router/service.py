@@ -129,10 +129,10 @@ def _require_adapter_id(adapter_id: str) -> None:
 
 
 def _merge(answers: list[pb.ListAdaptersResponse]) -> list[pb.Adapter]:
-    """One entry for each adapter."""
-    merged: dict[tuple[str, str, str], AdapterInfo] = {}
+    """One entry for each adapter; what was read with other credentials is another."""
+    merged: dict[tuple[str, str, str, str], AdapterInfo] = {}
     for message in (message for answer in answers for message in answer.adapters):
         info = adapter_info_from_pb(message)
-        key = info.source, info.adapter_id, info.revision
+        key = info.source, info.adapter_id, info.revision, info.scope
         merged[key] = add_infos(merged[key], info) if key in merged else info
     return [adapter_info_to_pb(info) for info in merged.values()]

@@ -338,7 +338,7 @@ class InfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., model_id: _Optional[str] = ..., model_revision: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., max_input_length: _Optional[int] = ..., max_total_tokens: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., speculative_tokens: _Optional[int] = ..., deterministic: bool = ..., default_adapter_id: _Optional[str] = ..., workers: _Optional[int] = ..., max_batch_total_tokens: _Optional[int] = ..., block_size: _Optional[int] = ..., model_path: _Optional[str] = ...) -> None: ...
 
 class Adapter(_message.Message):
-    __slots__ = ("adapter_id", "kind", "state", "tier", "bytes", "pinned", "source", "revision", "in_use", "error", "rank", "medusa_heads", "last_used", "load", "drafters")
+    __slots__ = ("adapter_id", "kind", "state", "tier", "bytes", "pinned", "source", "revision", "in_use", "error", "rank", "medusa_heads", "last_used", "load", "drafters", "scope")
     class DraftersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +361,7 @@ class Adapter(_message.Message):
     LAST_USED_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     adapter_id: str
     kind: str
     state: str
@@ -376,7 +377,8 @@ class Adapter(_message.Message):
     last_used: float
     load: LoadTimes
     drafters: _containers.MessageMap[str, DrafterCounts]
-    def __init__(self, adapter_id: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., tier: _Optional[str] = ..., bytes: _Optional[int] = ..., pinned: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., in_use: _Optional[int] = ..., error: _Optional[str] = ..., rank: _Optional[int] = ..., medusa_heads: _Optional[int] = ..., last_used: _Optional[float] = ..., load: _Optional[_Union[LoadTimes, _Mapping]] = ..., drafters: _Optional[_Mapping[str, DrafterCounts]] = ...) -> None: ...
+    scope: str
+    def __init__(self, adapter_id: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., tier: _Optional[str] = ..., bytes: _Optional[int] = ..., pinned: bool = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., in_use: _Optional[int] = ..., error: _Optional[str] = ..., rank: _Optional[int] = ..., medusa_heads: _Optional[int] = ..., last_used: _Optional[float] = ..., load: _Optional[_Union[LoadTimes, _Mapping]] = ..., drafters: _Optional[_Mapping[str, DrafterCounts]] = ..., scope: _Optional[str] = ...) -> None: ...
 
 class LoadTimes(_message.Message):
     __slots__ = ("fetch", "read", "copy")

@@ -26,7 +26,7 @@ def files(name: str) -> dict[str, bytes]:
 def hub() -> Iterator[StandInHub]:
     with StandInHub() as hub:
         hub.repository("people/pirate").push(files("pirate"))
-        hub.repository("people/own", private=True, readers={"right"}).push(files("tests"))
+        hub.repository("people/own", private=True, readers={"right", "also"}).push(files("tests"))
         hub.repository("people/heads", private=True, readers={"right"}).push(files("medusa"))
         yield hub
 
@@ -60,8 +60,29 @@ def test_adapters_of_the_hub_say_what_local_ones_say(client: Client, hub: StandI
 
 
 def test_private_adapters_by_every_way(client: Client) -> None:
+    """All of them are on the device, for those who may read them, when the others come."""
     expected = text(client, "demo/tests")
     assert text(client, "people/own", api_token="right") == expected
+    paired = client.generate(
+        PROMPT,
+        max_new_tokens=24,
+        adapter_id="people/pirate",
+        speculation={"method": "medusa", "medusa_adapter_id": "people/heads"},
+        api_token="right",
+    )
+    assert paired.generated_text == text(client, "demo/pirate")
+    assert paired.details is not None and paired.details.speculation.accepted_tokens > 0
+    ids = ["demo/pirate", "demo/tests"], ["people/pirate", "people/own"]
+    local, merged = (
+        client.generate(
+            PROMPT,
+            max_new_tokens=24,
+            merged_adapters={"ids": names, "weights": [1.0, 1.0]},
+            api_token="right",
+        ).generated_text
+        for names in ids
+    )
+    assert merged == local != expected
     for options in ({}, {"api_token": "wrong"}):
         with pytest.raises(PermissionDenied):
             text(client, "people/own", **options)
@@ -83,6 +104,21 @@ def test_private_adapters_by_every_way(client: Client) -> None:
                 **options,
             )
     assert text(client, "people/own", api_token="right") == expected
+
+
+def test_what_two_tokens_read_is_told_apart(client: Client) -> None:
+    """By a real router, which adds up what workers say of one adapter."""
+    for token in ("right", "also"):
+        text(client, "people/own", api_token=token, adapter_revision="main")
+    found = [
+        info
+        for info in client.list_adapters()
+        if (info.adapter_id, info.revision) == ("people/own", "main")
+    ]
+    assert len({info.scope for info in found}) == len(found) == 2
+    assert all(info.scope for info in found)
+    (public,) = {i.scope for i in client.list_adapters() if i.adapter_id == "demo/pirate"}
+    assert public == ""
 
 
 def test_load_and_list(client: Client, hub: StandInHub, tmp_path: Path) -> None:
