@@ -262,7 +262,7 @@ def _forward_seconds(engine: Engine) -> float:
     """Processor seconds of a forward of as many and as long sequences, without drafts."""
     core = engine.core
     plan = rehearsal(core.adapters.lease(()), _BUSY, 0, _LONG)
-    return forward_seconds(core._model, plan, 1, exact=False)
+    return forward_seconds(core._model, plan)
 
 
 def _sequence(prompt: tuple[int, ...]) -> Row:

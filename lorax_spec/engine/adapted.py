@@ -8,16 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lorax_spec.adapters.weights import INPUT, OUTPUT, LayerChange
-from lorax_spec.engine.lanes import Lanes
+from lorax_spec.adapters.weights import INPUT, OUTPUT
+from lorax_spec.engine.lanes import AdaptedRows
 from lorax_spec.engine.replay import Recorder
-from lorax_spec.kernels.lora import (
-    add_embedding_lora,
-    add_lora,
-    put_embeddings,
-    put_linear,
-    rescale,
-)
 
 
 class LaneHolder:
@@ -28,7 +21,7 @@ class LaneHolder:
     """
 
     def __init__(self) -> None:
-        self.lanes: tuple[Lanes, ...] = ()
+        self.lanes: tuple[AdaptedRows, ...] = ()
         self.recorder: Recorder | None = None
 
 
@@ -43,12 +36,12 @@ class Holders:
         self.inner, self.input, self.output = LaneHolder(), LaneHolder(), LaneHolder()
         self._all = (self.inner, self.input, self.output)
 
-    def show(self, lanes: tuple[Lanes, ...], output_lanes: tuple[Lanes, ...]) -> Adapted:
+    def show(
+        self, lanes: tuple[AdaptedRows, ...], output_lanes: tuple[AdaptedRows, ...]
+    ) -> Adapted:
         """The next passes are over these rows; says what adapters change there."""
         self.inner.lanes, self.output.lanes = lanes, output_lanes
-        self.input.lanes = tuple(
-            one for one in lanes if INPUT in one.scales or INPUT in one.changed
-        )
+        self.input.lanes = tuple(one for one in lanes if one.changes_input)
         return bool(lanes), bool(self.input.lanes), bool(output_lanes)
 
     @contextmanager
@@ -91,17 +84,8 @@ class AdaptedLayer(nn.Module):
 
     def _adapt(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Change ``y`` in place, and give it back."""
-        for lanes in self._holder.lanes:
-            if self._name in lanes.changed:
-                flat_y, flat_x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-                _change(self.base, flat_y, flat_x, lanes, _changes(lanes, self._name))
-            scale = lanes.scales.get(self._name)
-            if scale is not None:
-                modules = [adapter.modules[self._name] for adapter in lanes.adapters]
-                a = torch.stack([module.a for module in modules])
-                b = torch.stack([module.b for module in modules])
-                flat_y, flat_x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-                add_lora(flat_y, flat_x, lanes.rows, lanes.kept, a, b, scale.to(x.dtype))
+        for rows in self._holder.lanes:
+            rows.adapt(self._name, self.base, y, x)
         return y
 
 
@@ -109,48 +93,12 @@ class AdaptedEmbedding(AdaptedLayer):
     """The input embeddings: as AdaptedLayer, for token ids [1, rows]."""
 
     def _adapt(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        ids, flat = x.view(-1), y.view(-1, y.shape[-1])
         # Some models scale what they look up; PEFT scales what is added likewise.
         scaled: torch.Tensor | None = getattr(self.base, "embed_scale", None)
         factor = 1.0 if scaled is None else scaled.to(y.dtype)
-        for lanes in self._holder.lanes:
-            if self._name in lanes.changed:
-                weights = [one.weight for one in _changes(lanes, self._name)]
-                tables = [weight for weight in weights if weight is not None]
-                put_embeddings(flat, ids, lanes.rows, lanes.kept, tables, factor)
-            scale = lanes.scales.get(self._name)
-            if scale is not None:
-                modules = [adapter.modules[self._name] for adapter in lanes.adapters]
-                a, b = [module.a for module in modules], torch.stack([m.b for m in modules])
-                scale = scale.to(y.dtype) * factor
-                add_embedding_lora(flat, ids, lanes.rows, lanes.kept, a, b, scale)
+        for rows in self._holder.lanes:
+            rows.adapt_embedding(self._name, x.view(-1), y.view(-1, y.shape[-1]), factor)
         return y
-
-
-def _changes(lanes: Lanes, name: str) -> list[LayerChange]:
-    return [adapter.changes[name] for adapter in lanes.adapters]
-
-
-def _change(
-    base: nn.Module,
-    y: torch.Tensor,
-    x: torch.Tensor,
-    lanes: Lanes,
-    changes: list[LayerChange],
-) -> None:
-    """All changes are of one form: adapters of a lane have one layout."""
-    if weights := [one.weight for one in changes if one.weight is not None]:
-        put_linear(y, x, lanes.rows, lanes.kept, weights, getattr(base, "bias", None))
-    factors = [one.factor for one in changes if one.factor is not None]
-    biases = [one.bias for one in changes if one.bias is not None]
-    if factors or biases:
-        rescale(
-            y,
-            lanes.rows,
-            lanes.kept,
-            torch.stack(factors) if factors else None,
-            torch.stack(biases) if biases else None,
-        )
 
 
 def adapt_layers(

@@ -1,24 +1,19 @@
-"""From a plan (plain data) to a step's tensors.  The only place where rows are laid out.
-
-A sequence's rows lie next to each other: its known tokens, then the nodes of its draft.  Rows of
-all sequences follow one another in one flattened batch.
-"""
+"""From a plan (plain data) to a step's tensors, for plain torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from lorax_spec.adapters.weights import LoraWeights
 from lorax_spec.engine.blocks import NULL_BLOCK
-from lorax_spec.engine.lanes import EXACT_ROWS, NARROW, WIDE, Lanes, lay_lanes
+from lorax_spec.engine.lanes import Lanes, lay_lanes
+from lorax_spec.engine.rows import lay_rows
 from lorax_spec.engine.scheduler import Scheduled
-from lorax_spec.kernels.attention import KEY_CHUNK, Branches, Tiles
+from lorax_spec.engine.tiles import lay_tiles
+from lorax_spec.kernels.attention import Tiles
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
-from lorax_spec.speculation.tree import DraftTree
 
 
 @dataclass(frozen=True)
@@ -44,224 +39,43 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Strand:
-    """Rows of one sequence that form a causal run: known tokens, or one path of its draft, or
-    known tokens with all of a draft that branches (``tree``).
+class TileLayout:
+    """Lays out plans for plain torch.
 
-    ``moved`` maps key positions to scratch slots where a path's key is not at its own position.
+    ``row_floor``: fewest rows of any product (see ``determinism``); shorter batches are padded.
+    ``exact``: every row's results must have the same bits in any batch.  ``shared_heads``: query
+    heads per key head, which multiply the rows of attention's products.
     """
 
-    blocks: Sequence[int]
-    rows: list[int]
-    positions: list[int]
-    moved: dict[int, int]
-    tree: _Tree | None = None
+    row_floor: int
+    exact: bool
+    shared_heads: int
+    device: torch.device
 
-    @property
-    def last_key(self) -> int:
-        """The highest key index that its rows may see."""
-        if self.tree is None:
-            return self.positions[-1]
-        return self.tree.first_key + len(self.tree.draft) - 1
+    def __call__(self, plan: Sequence[Scheduled]) -> Batch:
+        rows = lay_rows(plan)
+        kept = rows.kept + rows.kept[-1:] * max(0, self.row_floor - len(rows.kept))
+        padding = max(0, self.row_floor - len(rows.ids))
 
+        def tensor(values: list[int], pad: int) -> torch.Tensor:
+            return torch.tensor(values + [pad] * padding, dtype=torch.int64, device=self.device)
 
-@dataclass(frozen=True)
-class _Tree:
-    """A draft within a strand: its nodes are the keys from ``first_key`` on, and the rows from
-    ``first_row`` of the strand on (negative for a tile that was cut from its middle)."""
-
-    draft: DraftTree
-    first_key: int
-    first_row: int
-
-
-def build_batch(
-    plan: Sequence[Scheduled],
-    row_floor: int,
-    shared_heads: int,
-    device: torch.device,
-    *,
-    exact: bool = False,
-) -> Batch:
-    """Lay out ``plan``.
-
-    Args:
-        row_floor: fewest rows of any product (see ``determinism``); shorter batches are padded.
-        shared_heads: query heads per key head, which multiply the rows of attention's products.
-        exact: every row's results must have the same bits in any batch.
-    """
-    ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    kept: list[int] = []
-    first_kept: list[int] = []
-    strands: list[_Strand] = []
-    lanes: dict[int, tuple[LoraWeights, list[int]]] = {}
-    output_lanes: dict[int, tuple[LoraWeights, list[int]]] = {}
-    for scheduled in plan:
-        sequence, draft = scheduled.sequence, scheduled.draft
-        first, start, end = len(ids), scheduled.start, scheduled.start + scheduled.count
-        known = len(sequence.tokens)
-        ids += sequence.tokens[start:end]
-        ids += draft.tokens
-        positions += range(start, end)
-        positions += (known - 1 + depth for depth in draft.depths)
-        slots += _slots(sequence.blocks, range(start, end))
-        slots += _slots(sequence.blocks, range(known, known + len(draft)))
-        strands += _paths(scheduled, first) if exact else [_whole(scheduled, first)]
-        rows, before = range(first, len(ids)), len(kept)
-        if sequence.prefill_logprobs is not None and sequence.progress.first_token == 0:
-            first_kept.append(len(kept) + scheduled.count - 1)
-            kept += rows
-        else:
-            first_kept.append(len(kept))
-            kept += rows[scheduled.count - 1 :] if scheduled.samples else ()
-        if sequence.lora is not None:
-            lanes.setdefault(id(sequence.lora), (sequence.lora, []))[1].extend(rows)
-            if sequence.lora.changes_output and len(kept) > before:
-                own = output_lanes.setdefault(id(sequence.lora), (sequence.lora, []))
-                own[1].extend(range(before, len(kept)))
-
-    padding = max(0, row_floor - len(ids))
-    kept_in_order = kept == list(range(len(kept)))
-    kept += kept[-1:] * max(0, row_floor - len(kept)) if kept else ()
-
-    def tensor(values: list[int], pad: int) -> torch.Tensor:
-        return torch.tensor(values + [pad] * padding, dtype=torch.int64, device=device)
-
-    # Whole chunks where their sums decide the bits; else no more keys than the context needs.
-    step = KEY_CHUNK if exact else 2 * BLOCK_SIZE
-    width_floor = -(-(EXACT_ROWS if exact else row_floor) // shared_heads)
-    return Batch(
-        ids=tensor(ids, 0),
-        positions=tensor(positions, 0),
-        slots=tensor(slots, NULL_BLOCK * BLOCK_SIZE),
-        kept=torch.tensor(kept, dtype=torch.int64, device=device),
-        first_kept=tuple(first_kept),
-        tiles=tuple(_tiles(strands, len(ids), padding, width_floor, step, device)),
-        lanes=tuple(lay_lanes(lanes.values(), exact, device)),
-        output_lanes=tuple(lay_lanes(output_lanes.values(), exact, device)),
-        kept_in_order=kept_in_order,
-    )
-
-
-def _slots(blocks: Sequence[int], indices: range) -> list[int]:
-    return [blocks[i // BLOCK_SIZE] * BLOCK_SIZE + i % BLOCK_SIZE for i in indices]
-
-
-def _whole(scheduled: Scheduled, first: int) -> _Strand:
-    """The known tokens with all of the draft."""
-    sequence, draft = scheduled.sequence, scheduled.draft
-    known, end = len(sequence.tokens), scheduled.start + scheduled.count
-    rows = list(range(first, first + scheduled.count + len(draft)))
-    positions = [*range(scheduled.start, end), *(known - 1 + depth for depth in draft.depths)]
-    tree = None if draft.is_chain else _Tree(draft, known, scheduled.count)
-    return _Strand(sequence.blocks, rows, positions, {}, tree)
-
-
-def _paths(scheduled: Scheduled, first: int) -> Iterator[_Strand]:
-    """The known tokens with the draft's first path, then each further path's own nodes."""
-    sequence, draft = scheduled.sequence, scheduled.draft
-    known = len(sequence.tokens)
-    rows = list(range(first, first + scheduled.count))
-    positions = list(range(scheduled.start, scheduled.start + scheduled.count))
-    if not draft:
-        yield _Strand(sequence.blocks, rows, positions, {})
-        return
-    covered: set[int] = set()
-    for path in draft.paths:
-        scratch = _slots(sequence.blocks, range(known, known + len(draft)))
-        moved = {known + depth: scratch[node] for depth, node in enumerate(path) if depth != node}
-        for depth, node in enumerate(path):
-            if node not in covered:
-                covered.add(node)
-                rows.append(first + scheduled.count + node)
-                positions.append(known + depth)
-        yield _Strand(sequence.blocks, rows, positions, moved)
-        rows, positions = [], []
-
-
-def _tiles(
-    strands: list[_Strand],
-    rows: int,
-    padding: int,
-    floor: int,
-    step: int,
-    device: torch.device,
-) -> Iterator[Tiles]:
-    """Cut strands into tiles, and group those of like width and length."""
-    groups: dict[tuple[int, int], list[_Strand]] = {}
-    for strand in strands:
-        size = NARROW if len(strand.rows) <= NARROW else WIDE
-        for start in range(0, len(strand.rows), size):
-            cut = slice(start, start + size)
-            tree = strand.tree and replace(strand.tree, first_row=strand.tree.first_row - start)
-            tile = _Strand(
-                strand.blocks, strand.rows[cut], strand.positions[cut], strand.moved, tree
-            )
-            chunks = tile.last_key // KEY_CHUNK
-            # Tiles are padded to the widest of their group.
-            width = max(floor, len(tile.rows))
-            groups.setdefault(((width - 1).bit_length(), chunks.bit_length()), []).append(tile)
-    if padding:
-        null = _Strand([NULL_BLOCK], list(range(rows, rows + padding)), [0] * padding, {})
-        groups.setdefault(((max(floor, padding) - 1).bit_length(), 0), []).append(null)
-    for tiles in groups.values():
-        yield _stack(tiles, floor, step, rows + padding, device)
-
-
-def _stack(
-    tiles: list[_Strand], floor: int, step: int, batch_rows: int, device: torch.device
-) -> Tiles:
-    width = max(floor, max(len(tile.rows) for tile in tiles))
-    longest = max(tile.last_key for tile in tiles) + 1
-    blocks = -(-longest // step) * step // BLOCK_SIZE
-
-    def padded(values: Sequence[int], length: int, pad: int) -> list[int]:
-        return [*values[:length], *[pad] * (length - len(values))]
-
-    table = torch.tensor([padded(t.blocks, blocks, NULL_BLOCK) for t in tiles], device=device)
-    slots = table[:, :, None] * BLOCK_SIZE + torch.arange(BLOCK_SIZE, device=device)
-    key_slots = slots.flatten(1)
-    moves = [(i, p, s) for i, tile in enumerate(tiles) for p, s in tile.moved.items()]
-    if moves:
-        tile_index, position, slot = torch.tensor(moves, device=device).T
-        within = position < key_slots.shape[1]
-        key_slots[tile_index[within], position[within]] = slot[within]
-    rows = [padded(t.rows, width, t.rows[-1]) for t in tiles]
-    branching = any(tile.tree for tile in tiles)
-    return Tiles(
-        rows=torch.tensor(rows, device=device),
-        positions=torch.tensor(
-            [padded(t.positions, width, t.positions[-1]) for t in tiles], device=device
-        ),
-        key_slots=key_slots,
-        key_blocks=None if moves else table,
-        in_order=list(chain.from_iterable(rows)) == list(range(batch_rows)),
-        branches=_branches(tiles, width, key_slots.shape[1], device) if branching else None,
-    )
-
-
-def _branches(tiles: list[_Strand], width: int, keys: int, device: torch.device) -> Branches:
-    """Where the nodes of the tiles' trees stand, and which rows do not see them."""
-    key_positions = torch.arange(keys, device=device).repeat(len(tiles), 1)
-    places: list[tuple[int, int, int]] = []
-    hidden: list[tuple[int, int, int]] = []
-    for index, tile in enumerate(tiles):
-        if (tree := tile.tree) is None:
-            continue
-        last = len(tile.rows) - 1
-        for node, depth in enumerate(tree.draft.depths):
-            places.append((index, tree.first_key + node, tree.first_key - 1 + depth))
-        for node, other in tree.draft.unseen:
-            if 0 <= (row := tree.first_row + node) <= last:
-                # Rows that pad a tile repeat its last one.
-                rows = range(row, width) if row == last else (row,)
-                hidden += ((index, r, tree.first_key + other) for r in rows)
-    tile_index, key, position = torch.tensor(places, device=device).T
-    key_positions[tile_index, key] = position
-    mask = torch.zeros(len(tiles), width, keys, dtype=torch.bool, device=device)
-    if hidden:
-        tile_index, row_index, key = torch.tensor(hidden, device=device).T
-        mask[tile_index, row_index, key] = True
-    return Branches(key_positions, mask)
+        return Batch(
+            ids=tensor(rows.ids, 0),
+            positions=tensor(rows.positions, 0),
+            slots=tensor(rows.slots, NULL_BLOCK * BLOCK_SIZE),
+            kept=torch.tensor(kept, dtype=torch.int64, device=self.device),
+            first_kept=rows.first_kept,
+            tiles=lay_tiles(
+                plan,
+                rows.starts,
+                padding,
+                self.row_floor,
+                self.shared_heads,
+                self.device,
+                exact=self.exact,
+            ),
+            lanes=tuple(lay_lanes(rows.adapted, self.exact, self.device)),
+            output_lanes=tuple(lay_lanes(rows.output_adapted, self.exact, self.device)),
+            kept_in_order=rows.kept_in_order,
+        )

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from lorax_spec.adapters.manager import AdapterManager
-from lorax_spec.engine.batch import build_batch
 from lorax_spec.engine.binding import bind, fault, unbind
 from lorax_spec.engine.blocks import BlockPool
 from lorax_spec.engine.clock import clock_of
@@ -54,7 +53,6 @@ class EngineCore:
         self.adapters: AdapterManager = loaded.adapters
         self._model = loaded.model
         self._config = loaded.config
-        self._row_floor = loaded.row_floor
         self._eos = frozenset(loaded.eos_token_ids)
         self._grammars = Grammars(
             Path(self.info.model_path),
@@ -70,9 +68,7 @@ class EngineCore:
             loaded.config.max_batch_prefill_tokens,
             loaded.config.max_batch_size,
         )
-        cost = warm_up(
-            self._model, self.adapters.lease(()), self._row_floor, exact=self.info.deterministic
-        )
+        cost = warm_up(self._model, self.adapters.lease(()))
         self._clock = clock_of(self._model.device)
         drafters = line_up(loaded, cost)
         self._drafting = Drafting(
@@ -152,13 +148,7 @@ class EngineCore:
             if not scheduled.sequence.progress.started:
                 scheduled.sequence.progress.started = now
                 scheduled.sequence.lease.start()
-        batch = build_batch(
-            plan,
-            self._row_floor,
-            self._model.shared_heads,
-            self._model.device,
-            exact=self.info.deterministic,
-        )
+        batch = self._model.lay_out(plan)
         hidden, logits = self._model.forward(batch)
         rows = sampled(plan, batch)
         walks = walk_drafts(rows, logits, self._eos)

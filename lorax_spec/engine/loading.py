@@ -21,6 +21,7 @@ from lorax_spec.engine.fused import plain_linears
 from lorax_spec.engine.memory import keep_freed_memory
 from lorax_spec.engine.model import LanguageModel
 from lorax_spec.engine.packed import pack_linears, shared_inputs
+from lorax_spec.engine.plain_ops import plain_ops
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.types import Info
@@ -41,12 +42,14 @@ class Loaded:
     adapters: AdapterManager
     info: Info
     blocks: int
-    row_floor: int
     eos_token_ids: tuple[int, ...]
 
 
-def load(config: EngineConfig) -> Loaded:
+def load(config: EngineConfig, made: PreTrainedModel | None = None) -> Loaded:
     """Read the model, size its cache, look for its adapters.
+
+    ``made``: a model instead of the folder's, on the right device and in the right dtype; tokenizer
+    and ends are the folder's all the same.
 
     Raises:
         InvalidArgument: an option cannot be met on this machine or by this model, or contradicts
@@ -54,7 +57,7 @@ def load(config: EngineConfig) -> Loaded:
     """
     path = model_folder(config.model_id, config.revision)
     device = _device(config.device)
-    hf_model = _read_model(path, config, device)
+    hf_model = _read_model(path, config, device) if made is None else made
     turned = plain_linears(hf_model)
     if device.type == "cpu":
         keep_freed_memory()
@@ -64,7 +67,7 @@ def load(config: EngineConfig) -> Loaded:
             pack_linears(hf_model, shared_inputs(hf_model))
     shape = shape_of(hf_model, config.model_id, turned=turned)
     floor, deterministic = _row_floor(config, hf_model, device)
-    model = LanguageModel(hf_model, exact=deterministic)
+    model = LanguageModel(hf_model, plain_ops(exact=deterministic, row_floor=floor))
     adapter_bytes = int(_free_memory(device) * config.adapter_memory_fraction)
     host_bytes = config.adapter_host_bytes
     if host_bytes is None:
@@ -108,7 +111,7 @@ def load(config: EngineConfig) -> Loaded:
         budget=Budget(adapter_bytes, config.max_active_adapters, host_bytes),
         cycle_time=config.adapter_cycle_time_s,
     )
-    return Loaded(config, model, adapters, info, blocks + 1, floor, _eos_ids(hf_model, path))
+    return Loaded(config, model, adapters, info, blocks + 1, _eos_ids(hf_model, path))
 
 
 def model_folder(model_id: str, revision: str | None) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +10,18 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from lorax_spec.engine.adapted import Adapted, Holders, adapt_layers
+from lorax_spec.engine.adapted import Holders, adapt_layers
 from lorax_spec.engine.batch import Batch
 from lorax_spec.engine.fused import fuse_norms
-from lorax_spec.engine.replay import Program, Recorder
+from lorax_spec.engine.scheduler import Scheduled
+from lorax_spec.engine.step_ops import Attend, KVCaches, OpsOf
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels import kv_cache
-from lorax_spec.kernels.attention import paged_attention
 
 ATTENTION = "lorax_spec_paged"
 
 #: Scalings that look at the longest position of the whole batch: one request would change another.
 _BATCH_DEPENDENT_ROPE = {"dynamic", "longrope"}
-
-#: Up to so many rows a pass is recorded; beyond, the interpreter's share is small.
-RECORDED_ROWS = 32
-
-KVCaches = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,23 +31,6 @@ class KVShape:
     kv_heads: int
     key_dim: int
     value_dim: int
-
-
-#: Attention of one layer: (layer, query [1, heads, rows, head_dim], key, value, scale, window,
-#: softcap, sinks), already rotated, to [1, rows, heads, value_dim].
-Attend = Callable[
-    [
-        int,
-        torch.Tensor,
-        torch.Tensor,
-        torch.Tensor,
-        float,
-        int | None,
-        float | None,
-        torch.Tensor | None,
-    ],
-    torch.Tensor,
-]
 
 
 def _attention_hook(
@@ -95,13 +73,12 @@ def _mix(
 class LanguageModel:
     """A causal language model over a paged KV cache and rows of any adapters.
 
-    Wraps ``model`` in place: its attention and its linear layers (but the lm head's) are ours from
-    here on.  ``exact``: a row's attention has the same bits in any batch.
+    Wraps ``model`` in place: its attention and its linear layers are ours from here on.  ``ops``
+    says what its passes are computed with.
     """
 
-    def __init__(self, model: PreTrainedModel, exact: bool) -> None:
+    def __init__(self, model: PreTrainedModel, ops: OpsOf) -> None:
         self.model = model.eval()
-        self._exact = exact
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.text_config = model.config.get_text_config()
@@ -112,18 +89,16 @@ class LanguageModel:
         self.vocabulary = int(self.text_config.vocab_size)
         self.hidden_size = int(self.text_config.hidden_size)
         self._captured: torch.Tensor | None = None
-        self._adapters = Holders()
-        adapted_head = adapt_layers(model, head, self._embedding, self._adapters)
+        self.adapters = Holders()
+        adapted_head = adapt_layers(model, head, self._embedding, self.adapters)
         adapted_head.register_forward_pre_hook(self._capture)
         fuse_norms(model)
         AttentionInterface.register(ATTENTION, _attention_hook)
         model.set_attn_implementation(ATTENTION)
         self.caches: KVCaches = {}
         self._attention: Attend = _mix
-        self._programs: dict[tuple[int, Adapted], Program | None] = {}
-        #: The last pass was recorded first, so its time says nothing.
-        self.took_longer = False
         self.kv_shapes = self._probe()
+        self._ops = ops(self)
 
     @property
     def shared_heads(self) -> int:
@@ -145,6 +120,20 @@ class LanguageModel:
             for layer, shape in self.kv_shapes.items()
         }
 
+    @property
+    def longest(self) -> int:
+        """Positions that it knows."""
+        return int(getattr(self.text_config, "max_position_embeddings", 1 << 30))
+
+    @property
+    def took_longer(self) -> bool:
+        """Whether the last pass was prepared first, so that its time says nothing."""
+        return self._ops.programs.took_longer
+
+    def lay_out(self, plan: Sequence[Scheduled]) -> Batch:
+        """The batch of a plan; it holds until the next one is laid out."""
+        return self._ops.lay_out(plan)
+
     @torch.inference_mode()
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """One pass over ``batch``.
@@ -153,21 +142,18 @@ class LanguageModel:
             hidden [kept rows, hidden_size], the lm head's inputs, in the model's dtype, and
             logits [kept rows, vocabulary], float32.
         """
-        self._attention = self._paged(batch)
-        self.took_longer = False
-        adapted = self._adapters.show(batch.lanes, batch.output_lanes)
-        # Adapters of the output embedding know the kept rows only, a recorded pass has all rows.
-        alike = batch.kept_in_order or not batch.output_lanes
-        program = self._program(len(batch.ids), adapted) if alike else None
+        adapted = self.adapters.show(batch.lanes, batch.output_lanes)
+        program = self._ops.programs.find(batch, adapted)
+        self._attention = self._ops.attention(self.caches, batch)
         if program is None:
-            hidden, logits = self._run(batch.ids, batch.positions, batch.kept, self._attend)
+            hidden, logits = self.run(batch.ids, batch.positions, batch.kept, self.attend)
         else:
             hidden, logits = program(batch.ids, batch.positions)
             kept = slice(len(batch.kept)) if batch.kept_in_order else batch.kept
             hidden, logits = hidden[kept], logits[kept]
         # Who holds nothing between steps keeps no memory of an adapter that is evicted then.
         self._attention = _mix
-        self._adapters.show((), ())
+        self.adapters.show((), ())
         return hidden, logits.float()
 
     @torch.inference_mode()
@@ -186,16 +172,12 @@ class LanguageModel:
     @torch.inference_mode()
     def move(self, source: list[int], target: list[int]) -> None:
         """Copy cache slots, in every layer."""
-        kv_cache.move(
-            list(self.caches.values()),
-            torch.tensor(source, device=self.device),
-            torch.tensor(target, device=self.device),
-        )
+        self._ops.move(self.caches, source, target)
 
-    def _run(
+    def run(
         self, ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor, attend: Attend
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(hidden, logits) of the kept rows, by the model itself."""
+        """(hidden, logits) of the kept rows, by transformers' own code."""
         output = self.model(
             input_ids=ids[None],
             position_ids=positions[None],
@@ -206,73 +188,9 @@ class LanguageModel:
         assert self._captured is not None
         return self._captured[0], output.logits[0]
 
-    def _attend(self, *arguments: Any) -> torch.Tensor:
+    def attend(self, *arguments: Any) -> torch.Tensor:
         """The current step's attention."""
         return self._attention(*arguments)
-
-    def _paged(self, batch: Batch) -> Attend:
-        """Attention over the cache, for the rows of ``batch``."""
-
-        def attend(
-            layer: int,
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            scale: float,
-            window: int | None,
-            softcap: float | None,
-            sinks: torch.Tensor | None,
-        ) -> torch.Tensor:
-            keys, values = self.caches[layer]
-            kv_cache.write(keys, key[0], batch.slots)
-            kv_cache.write(values, value[0], batch.slots)
-            return paged_attention(
-                query[0],
-                keys,
-                values,
-                batch.tiles,
-                scale=scale,
-                window=window,
-                softcap=softcap,
-                sinks=sinks,
-                exact=self._exact,
-            )[None]
-
-        return attend
-
-    def _program(self, rows: int, adapted: Adapted) -> Program | None:
-        """The recorded pass for so many rows, made when they first come; None: run the model."""
-        if self.device.type != "cpu" or rows > RECORDED_ROWS:
-            return None
-        key = (rows, adapted)
-        if key not in self._programs:
-            self.took_longer = True
-            step, self._attention = self._attention, _mix
-            with self._adapters.hidden():
-                self._programs[key] = self._recorded(rows, adapted)
-            self._attention = step
-        return self._programs[key]
-
-    def _recorded(self, rows: int, adapted: Adapted) -> Program | None:
-        """Record on one random input, compare on another; all rows are kept."""
-        everything = torch.arange(rows)
-        generator = torch.Generator().manual_seed(rows)
-        positions = min(256, int(getattr(self.text_config, "max_position_embeddings", 256)))
-
-        def draw() -> tuple[torch.Tensor, torch.Tensor]:
-            return (
-                torch.randint(self.vocabulary, (rows,), generator=generator),
-                torch.randint(positions, (rows,), generator=generator),
-            )
-
-        inputs = draw()
-        with Recorder(inputs) as recorder, self._adapters.recorded(recorder, adapted):
-            outputs = self._run(*inputs, everything, lambda *a: recorder.leaf(self._attend, *a))
-        program = recorder.program(*outputs)
-        other = draw()
-        expected, actual = self._run(*other, everything, self._attend), program(*other)
-        same = all(torch.equal(e, a) for e, a in zip(expected, actual, strict=True))
-        return program if same else None
 
     @torch.inference_mode()
     def _probe(self) -> dict[int, KVShape]:
@@ -284,7 +202,7 @@ class LanguageModel:
             return _mix(layer, query, key, *rest)
 
         zero = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self._run(zero, zero, zero, note)
+        self.run(zero, zero, zero, note)
         return shapes
 
     def _capture(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

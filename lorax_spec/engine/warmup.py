@@ -8,10 +8,10 @@ from collections.abc import Sequence as Rows
 import torch
 
 from lorax_spec.adapters.lease import Lease
-from lorax_spec.engine.batch import build_batch
 from lorax_spec.engine.blocks import NULL_BLOCK, blocks_for
 from lorax_spec.engine.clock import clock_of
-from lorax_spec.engine.model import RECORDED_ROWS, LanguageModel
+from lorax_spec.engine.model import LanguageModel
+from lorax_spec.engine.recorded import RECORDED_ROWS
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sampling import SamplingRule
 from lorax_spec.engine.scheduler import Scheduled
@@ -52,7 +52,7 @@ _CONTEXT, _LONG_CONTEXT = 32, 256
 _PATHS = 8
 
 
-def warm_up(model: LanguageModel, lease: Lease, row_floor: int, *, exact: bool) -> StepCost:
+def warm_up(model: LanguageModel, lease: Lease) -> StepCost:
     """What a step costs by its rows, and their programs recorded.
 
     Rows of nothing run in the null block, which is nobody's.  ``lease`` is one of no adapters.
@@ -60,7 +60,7 @@ def warm_up(model: LanguageModel, lease: Lease, row_floor: int, *, exact: bool) 
 
     def timed(sequences: int, nodes: int, context: int) -> float:
         plan = rehearsal(lease, sequences, nodes, context)
-        return forward_seconds(model, plan, row_floor, exact=exact)
+        return forward_seconds(model, plan)
 
     began = time.perf_counter()
     measured: dict[int, float] = {}
@@ -82,15 +82,12 @@ def _between(seconds: float, most: float) -> float:
     return min(max(0.0, seconds), most)
 
 
-def forward_seconds(
-    model: LanguageModel, plan: Rows[Scheduled], row_floor: int, *, exact: bool
-) -> float:
+def forward_seconds(model: LanguageModel, plan: Rows[Scheduled]) -> float:
     """The quickest of several forwards of ``plan``."""
     clock, best = clock_of(model.device), float("inf")
     for _ in range(_REPEATS):
         began = clock()
-        batch = build_batch(plan, row_floor, model.shared_heads, model.device, exact=exact)
-        model.forward(batch)
+        model.forward(model.lay_out(plan))
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
         best = min(best, clock() - began)

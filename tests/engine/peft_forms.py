@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from lorax_spec.adapters.folder import read_folder
 from lorax_spec.adapters.shape import ModelShape, shape_of
 from lorax_spec.adapters.weights import LoraWeights
-from lorax_spec.engine.batch import Batch, build_batch
+from lorax_spec.engine.batch import Batch
 from lorax_spec.engine.fused import plain_linears
 from lorax_spec.engine.model import LanguageModel
 from lorax_spec.engine.packed import pack_linears, shared_inputs
+from lorax_spec.engine.plain_ops import plain_ops
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.speculation.tree import EMPTY
@@ -33,7 +34,7 @@ class Served:
         turned = plain_linears(model)
         pack_linears(model, shared_inputs(model))
         self.shape: ModelShape = shape_of(model, "", turned=turned)
-        self.model = LanguageModel(model, exact=True)
+        self.model = LanguageModel(model, plain_ops(exact=True, row_floor=8))
         self.model.allocate_cache(64)
 
     def read(self, folder: Path) -> LoraWeights | None:
@@ -49,7 +50,7 @@ class Served:
             blocks = -(-len(tokens) // BLOCK_SIZE)
             one.blocks = list(range(1 + number * blocks, 1 + (number + 1) * blocks))
             plan.append(Scheduled(one, 0, len(tokens), EMPTY))
-        return build_batch(plan, 8, self.model.shared_heads, self.model.device, exact=True)
+        return self.model.lay_out(plan)
 
     def logits(self, cases: Sequence[tuple[list[int], LoraWeights | None]]) -> list[torch.Tensor]:
         """Of every case float32 [tokens, vocabulary]; prompts are equally long."""

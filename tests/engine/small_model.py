@@ -16,6 +16,7 @@ from lorax_spec.engine.drafting.draft_model import DraftModelDrafter, Price
 from lorax_spec.engine.drafting.drafter import Turn
 from lorax_spec.engine.drafting.sharpness import Sharpness
 from lorax_spec.engine.model import LanguageModel
+from lorax_spec.engine.plain_ops import plain_ops
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sampling import SamplingRule
 from lorax_spec.engine.sequence import Sequence
@@ -39,7 +40,7 @@ def small() -> PreTrainedModel:
 def served() -> LanguageModel:
     """The same as the engine runs it; every drafter that uses it gets its own cache."""
     model = AutoModelForCausalLM.from_pretrained(embedded.draft_path(), dtype=torch.float32)
-    return LanguageModel(model, exact=False)
+    return LanguageModel(model, plain_ops(exact=False))
 
 
 def new_drafter(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorax_spec.engine.batch import Batch, build_batch
+from lorax_spec.engine.batch import Batch, TileLayout
 from lorax_spec.engine.blocks import NULL_BLOCK
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def built(*plan: Scheduled, floor: int = 1, exact: bool = False) -> Batch:
-    return build_batch(plan, floor, 2, CPU, exact=exact)
+    return TileLayout(floor, exact, 2, CPU)(plan)
 
 
 def seen(batch: Batch, window: int | None = None) -> dict[int, list[int]]:

@@ -14,7 +14,6 @@ from collections.abc import Sequence as Rows
 
 import torch
 
-from lorax_spec.engine.batch import build_batch
 from lorax_spec.engine.blocks import BlockPool
 from lorax_spec.engine.drafting.coupled_scores import coupled_scores
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
@@ -123,11 +122,10 @@ class DraftModelDrafter:
 
     def _forward(self, plan: list[Scheduled]) -> torch.Tensor:
         """float32 [chains, vocabulary]: the logits after every chain's last token."""
-        model = self._model
-        batch = build_batch(plan, 1, model.shared_heads, model.device)
+        batch = self._model.lay_out(plan)
         for scheduled in plan:
             scheduled.sequence.computed = scheduled.start + scheduled.count
-        return model.forward(batch)[1]
+        return self._model.forward(batch)[1]
 
     def _grow(self, chains: list[_Chain], logits: torch.Tensor) -> None:
         """One more level of guesses for every chain."""

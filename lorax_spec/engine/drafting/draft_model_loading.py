@@ -14,6 +14,7 @@ from lorax_spec.engine.drafting.draft_model import DraftModelDrafter
 from lorax_spec.engine.loading import Loaded, model_folder
 from lorax_spec.engine.model import LanguageModel
 from lorax_spec.engine.packed import pack_linears, shared_inputs
+from lorax_spec.engine.plain_ops import plain_ops
 from lorax_spec.engine.warmup import warm_up
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.speculation.cost import StepCost
@@ -40,14 +41,14 @@ def load_draft_model(loaded: Loaded, cost: StepCost) -> DraftModelDrafter:
     hf_model = hf_model.to(target.device)
     if target.device.type == "cpu" and target.dtype == torch.float32:
         pack_linears(hf_model, shared_inputs(hf_model))
-    model = LanguageModel(hf_model, exact=False)
+    model = LanguageModel(hf_model, plain_ops(exact=False))
     blocks = cache_blocks(
         loaded.blocks,
         blocks_for(loaded.info.max_total_tokens) + 1,
         model.kv_bytes_per_token() / target.kv_bytes_per_token(),
     )
     model.allocate_cache(blocks)
-    own_cost = warm_up(model, loaded.adapters.lease(()), row_floor=1, exact=False)
+    own_cost = warm_up(model, loaded.adapters.lease(()))
 
     def price(rows: int) -> float:
         return own_cost.seconds(rows) / cost.seconds(rows)

@@ -1,0 +1,1 @@
+"""Triton twins of the plain-torch references; with TRITON_INTERPRET=1 they run without a GPU."""
