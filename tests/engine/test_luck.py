@@ -25,7 +25,7 @@ def lucky() -> tuple[Luck, Sequence, AskingCost]:
     (track,) = luck.tracks(one).values()
     for _ in range(40):
         track.worth_asking(luck.turn, False, DEAR, 1.0, luck.purse)
-        luck.note_gain(track, False, 0.0)
+        track.note_gain(False, 0.0)
     return luck, one, cost
 
 
@@ -55,6 +55,23 @@ def test_a_new_adapter_begins_with_the_usual_luck() -> None:
     (track,) = luck.tracks(other).values()
     assert track.gains.weak < 0.1
     assert not track.worth_asking(luck.turn, False, cost.of("guesser", first=True), 1.0, luck.purse)
+
+
+def test_luck_in_one_company_is_none_in_another() -> None:
+    luck, _, _ = lucky()
+    luck = Luck({**luck._drafters, "other": Guesser("other", World(1.0, 1), 0.0, 0.5, DEAR)})
+    alone, beside = sequence(4, 1000), sequence(4, 1000)
+    alone.drafters, beside.drafters = frozenset({"guesser"}), frozenset({"guesser", "other"})
+    (track,) = luck.tracks(alone).values()
+    before = luck.tracks(beside)["guesser"].gains.weak
+    for _ in range(40):
+        track.note_gain(False, 3.0)
+    later = sequence(4, 1000)
+    later.drafters = beside.drafters
+    assert luck.tracks(later)["guesser"].gains.weak == before
+    later.drafters = alone.drafters
+    luck.forget(later)
+    assert luck.tracks(later)["guesser"].gains.weak > 2.0
 
 
 def test_the_first_turn_says_nothing_of_what_turns_cost() -> None:

@@ -204,7 +204,7 @@ class Drafting:
         for one in tried:
             if not one.offers:
                 for name, strong in one.tried.items():
-                    self._luck.note_gain(one.tracks[name], strong, 0.0)
+                    one.tracks[name].note_gain(strong, 0.0)
         offering = [one for one in tried if one.offers]
         offers = [self._merged(one) for one in offering]
         wishes = [
@@ -245,7 +245,7 @@ class Drafting:
             gain = 0.0
             if nodes and track.offered:
                 gain = worth - _worth_without(name, one.offers, len(nodes), dear)
-            self._luck.note_gain(track, strong, gain)
+            track.note_gain(strong, gain)
 
     def _open(self, turn: Turn) -> _Asked:
         return _Asked(turn, self._luck.tracks(turn.sequence))

@@ -12,8 +12,10 @@ from lorax_spec.engine.drafting.track import Gains, Record, Track
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.speculation.purse import Purse
 
-#: Pairs of drafter and adapter whose luck is remembered.
+#: Drafters with adapters whose luck is remembered.
 _RECORDS = 4096
+#: A drafter's name and those of all who draft beside it: what it brings depends on them.
+_Company = tuple[str, frozenset[str]]
 
 
 class Luck:
@@ -28,9 +30,9 @@ class Luck:
         self.purse = Purse()
         self._drafters = drafters
         self._tracks: dict[Sequence, dict[str, Track]] = {}
-        self._records: OrderedDict[tuple[str, str], Record] = OrderedDict()
+        self._records: OrderedDict[tuple[_Company, str], Record] = OrderedDict()
         # What a drafter usually brings, whatever the adapter.
-        self._usual = {name: Record() for name in drafters}
+        self._usual: dict[_Company, Record] = {}
         self._turn = 0
         self._asleep: dict[Sequence, int] = {}
         self._slept_among = 0
@@ -83,11 +85,6 @@ class Luck:
             for name, track in self._tracks.get(outcome.sequence, {}).items():
                 track.settle(right.count(name))
 
-    def note_gain(self, track: Track, strong: bool, gain: float) -> None:
-        """A turn brought so much; ``strong``: a strong offer was there before it."""
-        track.note_gain(strong, gain)
-        self._usual[track.drafter.name].note_gain(strong, gain)
-
     def forget(self, sequence: Sequence) -> None:
         """Let go of a sequence that ended, in the drafters too."""
         self._asleep.pop(sequence, None)
@@ -95,13 +92,15 @@ class Luck:
             track.drafter.forget(sequence)
 
     def _start(self, name: str, sequence: Sequence) -> Track:
+        company = name, sequence.drafters
+        usual = self._usual.setdefault(company, Record())
         adapter = sequence.request.medusa or sequence.request.adapter
-        key = (name, adapter.adapter_id if adapter else "")
+        key = company, adapter.adapter_id if adapter else ""
         record = self._records.get(key)
         if record is None:
-            usual = self._usual[name].gains
-            record = self._records[key] = Record(gains=Gains(usual.weak, usual.strong))
+            gains = Gains(usual.gains.weak, usual.gains.strong)
+            record = self._records[key] = Record(gains=gains)
         self._records.move_to_end(key)
         if len(self._records) > _RECORDS:
             self._records.popitem(last=False)
-        return Track.start(self._drafters[name], record)
+        return Track.start(self._drafters[name], record, usual)

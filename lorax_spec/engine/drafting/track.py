@@ -68,6 +68,8 @@ class Track:
 
     drafter: Drafter
     record: Record
+    #: The drafter's luck whatever the adapter.
+    usual: Record
     acceptance: Acceptance
     gains: Gains
     #: How many of its nodes that are drafted now should turn out right.
@@ -80,9 +82,9 @@ class Track:
     _pause: int = 0
 
     @classmethod
-    def start(cls, drafter: Drafter, record: Record) -> Track:
+    def start(cls, drafter: Drafter, record: Record, usual: Record) -> Track:
         gains = Gains(record.gains.weak, record.gains.strong)
-        return cls(drafter, record, Acceptance(record.acceptance), gains)
+        return cls(drafter, record, usual, Acceptance(record.acceptance), gains)
 
     def worth_asking(
         self, now: int, strong: bool, cost: float, seconds_per_token: float, purse: Purse
@@ -146,8 +148,10 @@ class Track:
         self._offer = NOTHING
 
     def note_gain(self, strong: bool, gain: float) -> None:
+        """A turn brought so much; ``strong``: a strong offer was there before it."""
         self.gains.note(strong, gain, _QUICK)
         self.record.note_gain(strong, gain)
+        self.usual.note_gain(strong, gain)
 
 
 def is_strong(offer: Offer) -> bool:
