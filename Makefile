@@ -8,7 +8,11 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-fast check style types proto bench clean
+.PHONY: help demo test test-fast check style types proto bench gpu-check docker-smoke clean
+
+# A GPU machine's own Python has its torch: PYTHON=python3 make gpu-check.  Without PYTHON the venv's,
+# where there is one; none is made.
+GPU_PYTHON := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +44,12 @@ types: $(READY) ## Mypy, strict.
 
 bench: $(READY) ## Benchmarks against transformers, in pairs.
 	@$(BIN)/lorax-spec bench
+
+gpu-check: ## Prove and measure on a GPU, under 9 minutes (PYTHON=python3, ARGS=--dry-run).
+	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" PYTHONUNBUFFERED=1 $(GPU_PYTHON) -m lorax_spec.bench.gpu $(ARGS)
+
+docker-smoke: ## Build both images and run them, without an engine (root, buildah, debootstrap).
+	@docker/smoke.sh
 
 proto: ## Write lorax_spec/v1 anew (gencode 6.31 runs on protobuf 6 and 7).
 	@test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc

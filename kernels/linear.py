@@ -11,10 +11,20 @@ from __future__ import annotations
 import torch
 
 
+#: Of weights whose numbers are what they say; narrower ones go with scales that lie elsewhere.
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def is_plain(weight: torch.Tensor | None) -> bool:
+    """Whether it is a tensor of floating-point numbers, not a quantised form of such a one."""
+    return type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.dtype in _PLAIN
+
+
 def can_pack(weight: torch.Tensor) -> bool:
     """Whether this torch build packs such a weight: float32 on a CPU with oneDNN."""
     return (
-        weight.device.type == "cpu"
+        is_plain(weight)
+        and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

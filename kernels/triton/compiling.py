@@ -47,10 +47,14 @@ def all_variants() -> Iterator[Variant]:
 def compiled(variant: Variant, target: GPUTarget = SM_90) -> Compiled:
     """Raises triton's CompilationError for what does not compile."""
     constants = dict(variant.constants)
+    names = list(variant.kernel.arg_names)
+    # As a launch finds usual tensors and sizes: loads in whole vectors take the most memory.
+    divisible = [names.index(name) for name, kind in variant.signature.items() if kind[0] in "*i"]
     source = ASTSource(
         fn=variant.kernel,
         signature={**variant.signature, **dict.fromkeys(constants, "constexpr")},
         constexprs=constants,
+        attrs={(index,): [["tt.divisibility", 16]] for index in divisible},
     )
     options = {
         "num_warps": variant.num_warps,

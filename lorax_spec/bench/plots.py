@@ -20,6 +20,8 @@ from lorax_spec.bench.report import Value, shown
 _ACROSS = 3
 #: Distinct in print and for the colour-blind (Okabe and Ito 2008), then again with dashes.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
+#: Bars are no longer, by their targets.
+_LONGEST = 2.0
 _STEPS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 6, 8)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -116,6 +118,21 @@ def tokens(cells: Sequence[Cell], title: str) -> Figure:
     axes.set_ylabel("tokens per forward pass")
     axes.set_title(title)
     axes.legend(fontsize=8)
+    return figure
+
+
+def targets(reached: Sequence[tuple[str, float]], title: str) -> Figure:
+    """How far each promise was kept: a bar each, above 1 where it was."""
+    figure = Figure(figsize=(11, 1.2 + 0.3 * len(reached)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(reached))
+    colours = [_COLOURS[2] if share >= 1 else _COLOURS[5] for _, share in reached]
+    axes.barh(places, [min(share, _LONGEST) for _, share in reached], color=colours)
+    axes.set_yticks(places, [label for label, _ in reached], fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1, color="#000000", linewidth=0.8)
+    axes.set_xlabel("share of the target that was reached")
+    axes.set_title(title)
     return figure
 
 

@@ -53,9 +53,14 @@ class Streams:
     def _quiet(self) -> list[float]:
         return [self.step()[0] for _ in range(_QUIET)]
 
-    def _begin_anew(self) -> None:
+    def end(self) -> None:
+        """Leave the core to others."""
         for request_id in self._live:
             self.core.cancel(request_id)
+        self._live, self._steps_left = [], 0
+
+    def _begin_anew(self) -> None:
+        self.end()
         requests = list(EngineSide(self.core).requests(self._asked))
         self._live = [request.request_id for request in requests]
         for request in requests:

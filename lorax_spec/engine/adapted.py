@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lorax_spec.adapters.linears import is_linear
 from lorax_spec.adapters.weights import INPUT, OUTPUT
 from lorax_spec.engine.lanes import AdaptedRows
 from lorax_spec.engine.replay import Recorder
@@ -71,7 +72,7 @@ class AdaptedLayer(nn.Module):
     def __init__(self, base: nn.Module, name: str, holder: LaneHolder) -> None:
         super().__init__()
         self.base = base
-        self._name = name
+        self.name = name
         self._holder = holder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -85,7 +86,7 @@ class AdaptedLayer(nn.Module):
     def _adapt(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Change ``y`` in place, and give it back."""
         for rows in self._holder.lanes:
-            rows.adapt(self._name, self.base, y, x)
+            rows.adapt(self.name, self.base, y, x)
         return y
 
 
@@ -97,7 +98,7 @@ class AdaptedEmbedding(AdaptedLayer):
         scaled: torch.Tensor | None = getattr(self.base, "embed_scale", None)
         factor = 1.0 if scaled is None else scaled.to(y.dtype)
         for rows in self._holder.lanes:
-            rows.adapt_embedding(self._name, x.view(-1), y.view(-1, y.shape[-1]), factor)
+            rows.adapt_embedding(self.name, x.view(-1), y.view(-1, y.shape[-1]), factor)
         return y
 
 
@@ -114,7 +115,7 @@ def adapt_layers(
             wrapped = AdaptedLayer(module, OUTPUT, holders.output)
         elif module is embedding:
             wrapped = AdaptedEmbedding(module, INPUT, holders.input)
-        elif isinstance(module, nn.Linear) or _has_bias(module):
+        elif is_linear(module) or _has_bias(module):
             wrapped = AdaptedLayer(module, path, holders.inner)
         if wrapped is not None:
             parent, _, attribute = path.rpartition(".")

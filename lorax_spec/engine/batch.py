@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from lorax_spec.engine.blocks import NULL_BLOCK
-from lorax_spec.engine.lanes import Lanes, lay_lanes
+from lorax_spec.engine.lanes import AdaptedRows, lay_lanes
 from lorax_spec.engine.rows import lay_rows
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.engine.tiles import lay_tiles
 from lorax_spec.kernels.attention import Tiles
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
+from lorax_spec.kernels.ragged import RaggedRows
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Batch:
     draft's node ``n`` is ``n + 1`` after its last known token's.  ``lanes`` are of all rows,
     ``output_lanes`` of those kept rows whose adapters change the output embedding, counted among
     the kept rows.  ``kept_in_order``: these are the first of all, but for those that only pad.
+    ``tiles`` say which keys rows see in plain torch, ``ragged`` says it to kernels; ``bucket``:
+    numbers of rows and of sequences, where a captured graph may compute them.
     """
 
     ids: torch.Tensor
@@ -32,10 +35,12 @@ class Batch:
     slots: torch.Tensor
     kept: torch.Tensor
     first_kept: tuple[int, ...]
-    tiles: tuple[Tiles, ...]
-    lanes: tuple[Lanes, ...]
-    output_lanes: tuple[Lanes, ...] = ()
+    lanes: tuple[AdaptedRows, ...]
+    output_lanes: tuple[AdaptedRows, ...] = ()
     kept_in_order: bool = False
+    tiles: tuple[Tiles, ...] = ()
+    ragged: RaggedRows | None = None
+    bucket: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

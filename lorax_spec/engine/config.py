@@ -36,6 +36,13 @@ class EngineConfig:
     dtype: str = "auto"
     #: "auto", "cpu", "cuda" or "cuda:N".
     device: str = "auto"
+    #: How weights are quantised when they are read, a name of engine/quantized.py; None: as they
+    #: are, which may be quantised already.
+    quantize: str | None = None
+    #: "torch"; "triton", on a CPU in its interpreter only; "auto": triton on CUDA where installed.
+    kernels: str = "auto"
+    #: On CUDA: capture no graphs.
+    eager: bool = False
     #: Same bits whatever else is in the batch; None: where it is nearly free.
     deterministic: bool | None = None
     #: Of torch's pool on a CPU.  None: OMP_NUM_THREADS where it is set; else one for a small model,

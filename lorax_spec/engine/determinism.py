@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from lorax_spec.adapters.linears import is_linear
 from lorax_spec.engine.lanes import EXACT_ROWS
 from lorax_spec.kernels.attention import KEY_CHUNK, Tiles, paged_attention
+from lorax_spec.kernels.linear import is_plain
 from lorax_spec.kernels.lora import add_lora, put_linear
 
 #: Row counts tried as a floor, and the counts a floor must then hold for.
@@ -41,9 +43,9 @@ def row_floor(model: nn.Module, heads: int, kv_heads: int, head_dim: int) -> int
     if not _all_linear(model):
         return None
     layers = list(_distinct_linears(model))
-    like = layers[0].weight
+    like = _number(model)
     for floor in FLOORS:
-        if all(_linear_invariant(layer, floor) for layer in layers):
+        if all(_linear_invariant(layer, floor, like) for layer in layers):
             invariant = _attention_invariant(heads, kv_heads, head_dim, like)
             return floor if invariant and _lora_invariant(like) else None
     return None
@@ -57,12 +59,13 @@ def cost_of_invariance(
 
     All linear layers are run in turn, so that weights come from where they will come from.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    layers: list[Any] = [module for module in model.modules() if is_linear(module)]
     blocks = max(1, len(layers) // _LINEARS_PER_BLOCK)
-    attend = _decoding_attention(heads, kv_heads, head_dim, layers[0].weight)
+    like = _number(model)
+    attend = _decoding_attention(heads, kv_heads, head_dim, like)
 
     def once(rows: int, exact: bool) -> Callable[[], None]:
-        inputs = [_random_rows(layer, rows) for layer in layers]
+        inputs = [_random_rows(layer, rows, like) for layer in layers]
 
         def run() -> None:
             for layer, x in zip(layers, inputs, strict=True):
@@ -85,13 +88,14 @@ def _fastest(once: Callable[[], None], repeats: int = 15) -> float:
 
 
 @torch.inference_mode()
-def _linear_invariant(layer: nn.Linear, floor: int) -> bool:
+def _linear_invariant(layer: Any, floor: int, like: torch.Tensor) -> bool:
     """Rows computed so many at a time equal those computed in the largest batch.
 
     Many windows of each count: in 16 bit another order of summation shows in few values only.
     """
-    counts = [c for c in COUNTS if c <= max(32, LARGEST_CHECK // layer.weight.numel())]
-    rows = _random_rows(layer, max(counts[-1], floor) + 1)
+    size = layer.in_features * layer.out_features
+    counts = [c for c in COUNTS if c <= max(32, LARGEST_CHECK // size)]
+    rows = _random_rows(layer, max(counts[-1], floor) + 1, like)
     whole = layer(rows)
     for count in counts:
         padded = max(count, floor)
@@ -177,8 +181,14 @@ def _same_in_any_order(
 def _all_linear(model: nn.Module) -> bool:
     """Whether all matrices are linear layers' or embeddings'.  Experts' are not: how many rows one
     gets depends on the batch."""
-    known = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Embedding)}
+    modules = (m for m in model.modules() if is_linear(m) or isinstance(m, nn.Embedding))
+    known = {id(p) for m in modules for p in m.parameters(recurse=False)}
     return all(p.dim() < 2 or id(p) in known for p in model.parameters())
+
+
+def _number(model: nn.Module) -> torch.Tensor:
+    """Of the dtype and on the device of what goes between layers, whose weights may be quantised."""
+    return next(p.detach() for p in model.parameters() if is_plain(p))
 
 
 def _decoding_attention(
@@ -197,17 +207,19 @@ def _decoding_attention(
     return attend
 
 
-def _random_rows(layer: nn.Linear, rows: int) -> torch.Tensor:
+def _random_rows(layer: Any, rows: int, like: torch.Tensor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(rows)
     x = torch.randn(rows, layer.in_features, generator=generator)
-    return x.to(layer.weight.device, layer.weight.dtype)
+    return x.to(like.device, like.dtype)
 
 
-def _distinct_linears(model: nn.Module) -> Iterator[nn.Linear]:
-    seen: set[tuple[int, int]] = set()
+def _distinct_linears(model: nn.Module) -> Iterator[nn.Module]:
+    """One of every kind and size."""
+    seen: set[tuple[object, ...]] = set()
     for module in model.modules():
-        if isinstance(module, nn.Linear):
-            shape = (module.out_features, module.in_features)
-            if shape not in seen:
-                seen.add(shape)
+        if is_linear(module):
+            kind = (type(module), type(getattr(module, "weight", None)))
+            key = (*kind, module.out_features, module.in_features)
+            if key not in seen:
+                seen.add(key)
                 yield module

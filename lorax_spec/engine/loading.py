@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,8 @@ from lorax_spec.engine.determinism import AFFORDABLE, cost_of_invariance, row_fl
 from lorax_spec.engine.fused import plain_linears
 from lorax_spec.engine.memory import keep_freed_memory
 from lorax_spec.engine.model import LanguageModel
-from lorax_spec.engine.packed import pack_linears, shared_inputs
-from lorax_spec.engine.plain_ops import plain_ops
+from lorax_spec.engine.ops_choice import choose_ops, prepare, uses_kernels
+from lorax_spec.engine.quantized import checkpoint_method, is_quantized, read_quantized
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.types import Info
@@ -63,18 +64,21 @@ def load(config: EngineConfig, made: PreTrainedModel | None = None) -> Loaded:
         keep_freed_memory()
         if (threads := _threads(config, hf_model)) is not None:
             torch.set_num_threads(threads)
-        if hf_model.dtype == torch.float32:
-            pack_linears(hf_model, shared_inputs(hf_model))
+    kernels = uses_kernels(config, device)
+    prepare(hf_model, kernels=kernels, exact=bool(config.deterministic))
     shape = shape_of(hf_model, config.model_id, turned=turned)
-    floor, deterministic = _row_floor(config, hf_model, device)
-    model = LanguageModel(hf_model, plain_ops(exact=deterministic, row_floor=floor))
+    floor, deterministic = _row_floor(config, hf_model, kernels=kernels)
+    max_total = config.max_total_tokens or int(
+        getattr(hf_model.config.get_text_config(), "max_position_embeddings", 4096)
+    )
+    ops = choose_ops(
+        config, device, max_total, kernels=kernels, exact=deterministic, row_floor=floor
+    )
+    model = LanguageModel(hf_model, ops)
     adapter_bytes = int(_free_memory(device) * config.adapter_memory_fraction)
     host_bytes = config.adapter_host_bytes
     if host_bytes is None:
         host_bytes = adapter_bytes
-    max_total = config.max_total_tokens or int(
-        getattr(model.text_config, "max_position_embeddings", 4096)
-    )
     blocks = _cache_blocks(config, model, max_total)
     model.allocate_cache(blocks + 1)
     info = Info(
@@ -125,10 +129,12 @@ def model_folder(model_id: str, revision: str | None) -> Path:
 
 
 def _read_model(path: Path, config: EngineConfig, device: torch.device) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, dtype=None if config.dtype == "auto" else getattr(torch, config.dtype)
-    )
-    if config.dtype == "auto":
+    dtype: torch.dtype | None = None if config.dtype == "auto" else getattr(torch, config.dtype)
+    if config.quantize is not None or checkpoint_method(path) is not None:
+        usual = partial(_auto_dtype, device=device)
+        return read_quantized(path, config.quantize, dtype, usual, device)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    if dtype is None:
         model = model.to(_auto_dtype(model, device))
     return model.to(device)
 
@@ -156,13 +162,15 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _row_floor(
-    config: EngineConfig, model: PreTrainedModel, device: torch.device
-) -> tuple[int, bool]:
+def _row_floor(config: EngineConfig, model: PreTrainedModel, *, kernels: bool) -> tuple[int, bool]:
     """(fewest rows of a product, whether results are the same to the bit in any batch)"""
-    if device.type != "cpu":
+    if kernels:
+        return 1, bool(config.deterministic)
+    if model.device.type != "cpu":
         if config.deterministic:
-            raise _not_deterministic("batch-invariant CUDA kernels are not in this version")
+            raise _not_deterministic("on CUDA it needs kernels (--kernels triton)")
+        return 1, False
+    if config.deterministic is None and is_quantized(model):
         return 1, False
     heads = _heads(model)
     floor = None if config.deterministic is False else row_floor(model, *heads)

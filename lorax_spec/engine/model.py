@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from lorax_spec.engine.adapted import Holders, adapt_layers
+from lorax_spec.adapters.weights import OUTPUT
+from lorax_spec.engine.adapted import AdaptedLayer, Holders, adapt_layers
 from lorax_spec.engine.batch import Batch
-from lorax_spec.engine.fused import fuse_norms
 from lorax_spec.engine.scheduler import Scheduled
-from lorax_spec.engine.step_ops import Attend, KVCaches, OpsOf
+from lorax_spec.engine.step_ops import Attend, KVCaches, OpsOf, WriteRotated
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels import kv_cache
 
@@ -44,13 +45,15 @@ def _attention_hook(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     attend: Attend | None = None,
+    written: bool = False,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls: hands over to the ``attend`` that ``model(...)`` was given."""
     assert attend is not None and attention_mask is None
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend(layer, query, key, value, scale, sliding_window, softcap, s_aux), None
+    mixed = attend(layer, query, key, value, scale, sliding_window, softcap, s_aux, written)
+    return mixed, None
 
 
 def _mix(
@@ -62,6 +65,7 @@ def _mix(
     window: int | None,
     softcap: float | None,
     sinks: torch.Tensor | None,
+    written: bool,
 ) -> torch.Tensor:
     """Stands in for attention where there is no cache: depends on all it is given."""
     share = query.shape[1] // key.shape[1]
@@ -92,11 +96,11 @@ class LanguageModel:
         self.adapters = Holders()
         adapted_head = adapt_layers(model, head, self._embedding, self.adapters)
         adapted_head.register_forward_pre_hook(self._capture)
-        fuse_norms(model)
         AttentionInterface.register(ATTENTION, _attention_hook)
         model.set_attn_implementation(ATTENTION)
         self.caches: KVCaches = {}
         self._attention: Attend = _mix
+        self._write_rotated: WriteRotated | None = None
         self.kv_shapes = self._probe()
         self._ops = ops(self)
 
@@ -126,6 +130,12 @@ class LanguageModel:
         return int(getattr(self.text_config, "max_position_embeddings", 1 << 30))
 
     @property
+    def adapted_paths(self) -> tuple[str, ...]:
+        """Of its inner layers that adapters may change."""
+        layers = (m for m in self.model.modules() if type(m) is AdaptedLayer)
+        return tuple(layer.name for layer in layers if layer.name != OUTPUT)
+
+    @property
     def took_longer(self) -> bool:
         """Whether the last pass was prepared first, so that its time says nothing."""
         return self._ops.programs.took_longer
@@ -143,8 +153,9 @@ class LanguageModel:
             logits [kept rows, vocabulary], float32.
         """
         adapted = self.adapters.show(batch.lanes, batch.output_lanes)
-        program = self._ops.programs.find(batch, adapted)
         self._attention = self._ops.attention(self.caches, batch)
+        self._write_rotated = self._ops.write_rotated(self.caches, batch)
+        program = self._ops.programs.find(batch, adapted)
         if program is None:
             hidden, logits = self.run(batch.ids, batch.positions, batch.kept, self.attend)
         else:
@@ -152,7 +163,7 @@ class LanguageModel:
             kept = slice(len(batch.kept)) if batch.kept_in_order else batch.kept
             hidden, logits = hidden[kept], logits[kept]
         # Who holds nothing between steps keeps no memory of an adapter that is evicted then.
-        self._attention = _mix
+        self._attention, self._write_rotated = _mix, None
         self.adapters.show((), ())
         return hidden, logits.float()
 
@@ -178,12 +189,15 @@ class LanguageModel:
         self, ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor, attend: Attend
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(hidden, logits) of the kept rows, by transformers' own code."""
+        # Layers that were not replaced would not know it.
+        ways = {} if self._write_rotated is None else {"write_rotated": self._write_rotated}
         output = self.model(
             input_ids=ids[None],
             position_ids=positions[None],
             use_cache=False,
             logits_to_keep=kept,
             attend=attend,
+            **ways,
         )
         assert self._captured is not None
         return self._captured[0], output.logits[0]
@@ -191,6 +205,14 @@ class LanguageModel:
     def attend(self, *arguments: Any) -> torch.Tensor:
         """The current step's attention."""
         return self._attention(*arguments)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Passes in between have no adapters, and a stand-in for attention that has no cache."""
+        current, self._attention = self._attention, _mix
+        with self.adapters.hidden():
+            yield
+        self._attention = current
 
     @torch.inference_mode()
     def _probe(self) -> dict[int, KVShape]:

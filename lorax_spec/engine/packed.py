@@ -7,7 +7,7 @@ row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -18,14 +18,31 @@ from lorax_spec.kernels.linear import can_pack, pack, packed_linear
 LARGEST_MODEL = 100_000_000
 
 
+#: (weight, bias) to the function from x to ``x @ weight.T + bias``.
+Prepare = Callable[[torch.Tensor, torch.Tensor | None], Callable[[torch.Tensor], torch.Tensor]]
+
+
+def _packed(
+    weight: torch.Tensor, bias: torch.Tensor | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    packed = pack(weight)
+    return lambda x: packed_linear(x, packed, bias)
+
+
 class SharedProduct:
     """One product for several layers of one input: computed when the first of them asks, handed
-    out part by part."""
+    out part by part.
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        self._packed = pack(torch.cat([layer.weight.detach() for layer in layers]))
-        biases: list[torch.Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-        self._bias = torch.cat(biases).detach() if biases else None
+    ``prepare`` makes it of all their weights and biases put together.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], prepare: Prepare = _packed) -> None:
+        weights = [layer.weight.detach() for layer in layers]
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self._multiply = prepare(
+            torch.cat(weights) if len(weights) > 1 else weights[0],
+            torch.cat(biases) if biases else None,
+        )
         self._sizes = [layer.out_features for layer in layers]
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
@@ -33,9 +50,9 @@ class SharedProduct:
     def part(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """``x @ weight.T + bias`` of layer ``index``; a view where there are several."""
         if len(self._sizes) == 1:
-            return packed_linear(x, self._packed, self._bias)
+            return self._multiply(x)
         if x is not self._input or index not in self._parts:
-            product = packed_linear(x, self._packed, self._bias)
+            product = self._multiply(x)
             self._input, self._parts = x, dict(enumerate(product.split(self._sizes, -1)))
         part = self._parts.pop(index)
         if not self._parts:
@@ -100,7 +117,8 @@ def shared_inputs(model: nn.Module) -> list[list[str]]:
                 seen.setdefault(key, []).append(name)
 
             hooks.append(module.register_forward_pre_hook(note))
-    model(input_ids=torch.zeros(1, 1, dtype=torch.int64), use_cache=False)
+    device = next(model.parameters()).device
+    model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=False)
     for hook in hooks:
         hook.remove()
     return [names for names in seen.values() if len(names) > 1]

@@ -9,7 +9,7 @@ import torch
 from lorax_spec.engine.batch import Batch, TileLayout
 from lorax_spec.engine.recorded import RecordedPrograms
 from lorax_spec.engine.scheduler import Scheduled
-from lorax_spec.engine.step_ops import Attend, KVCaches, OpsOf, Runner
+from lorax_spec.engine.step_ops import Attend, KVCaches, OpsOf, Runner, WriteRotated
 from lorax_spec.kernels import kv_cache
 from lorax_spec.kernels.attention import paged_attention
 
@@ -40,6 +40,7 @@ class PlainOps:
             window: int | None,
             softcap: float | None,
             sinks: torch.Tensor | None,
+            written: bool,
         ) -> torch.Tensor:
             keys, values = caches[layer]
             kv_cache.write(keys, key[0], batch.slots)
@@ -57,6 +58,9 @@ class PlainOps:
             )[None]
 
         return attend
+
+    def write_rotated(self, caches: KVCaches, batch: Batch) -> WriteRotated | None:
+        return None
 
     def move(self, caches: KVCaches, source: list[int], target: list[int]) -> None:
         device = next(iter(caches.values()))[0].device

@@ -37,7 +37,7 @@ class RecordedPrograms:
         key = (rows, adapted)
         if key not in self._programs:
             self._prepared = True
-            with self._runner.adapters.hidden():
+            with self._runner.detached():
                 self._programs[key] = self._recorded(rows, adapted)
         return self._programs[key]
 

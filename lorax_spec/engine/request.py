@@ -24,7 +24,7 @@ class TokenRequest:
     strings are the caller's business, since they speak of text.  ``generated`` holds tokens that
     were already sent before the request moved here; they count towards ``max_new_tokens`` and are
     not emitted again.  ``adapter`` and ``medusa`` are None for none.  ``reference``: tokens of
-    the speculation's reference text.
+    the speculation's reference text.  ``traceparent`` is W3C's, empty where nobody traces it.
     """
 
     request_id: int
@@ -35,6 +35,7 @@ class TokenRequest:
     medusa: AdapterRef | None = None
     generated: tuple[int, ...] = ()
     reference: tuple[int, ...] = ()
+    traceparent: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -16,7 +17,8 @@ from lorax_spec.engine.scheduler import Scheduled
 KVCaches = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 #: Attention of one layer: (layer, query [1, heads, rows, head_dim], key, value, scale, window,
-#: softcap, sinks), already rotated, to [1, rows, heads, value_dim].
+#: softcap, sinks, written), already rotated, to [1, rows, heads, value_dim]; where ``written``,
+#: keys and values are in the cache already, and those given mean nothing.
 Attend = Callable[
     [
         int,
@@ -27,8 +29,14 @@ Attend = Callable[
         int | None,
         float | None,
         torch.Tensor | None,
+        bool,
     ],
     torch.Tensor,
+]
+#: (layer, query [rows, heads, head_dim], key and value [rows, kv_heads, ...], not rotated, cos and
+#: sin [rows, head_dim]) to the rotated query; rotated keys and values go into the layer's cache.
+WriteRotated = Callable[
+    [int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
 ]
 
 
@@ -48,6 +56,13 @@ class Runner(Protocol):
     def longest(self) -> int:
         """Positions that it knows."""
 
+    @property
+    def adapted_paths(self) -> tuple[str, ...]:
+        """Of its inner layers that adapters may change."""
+
+    def detached(self) -> AbstractContextManager[None]:
+        """Passes in between have no adapters, and a stand-in for attention that has no cache."""
+
     def run(
         self, ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor, attend: Attend
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,6 +78,7 @@ class Runner(Protocol):
         window: int | None,
         softcap: float | None,
         sinks: torch.Tensor | None,
+        written: bool,
     ) -> torch.Tensor:
         """The current pass's attention."""
 
@@ -88,6 +104,9 @@ class StepOps(Protocol):
 
     def attention(self, caches: KVCaches, batch: Batch) -> Attend:
         """Over ``caches``, into which it writes the batch's keys and values."""
+
+    def write_rotated(self, caches: KVCaches, batch: Batch) -> WriteRotated | None:
+        """Rotation and write in one, for layers that know to ask for it; None: they do it apart."""
 
     def move(self, caches: KVCaches, source: list[int], target: list[int]) -> None:
         """Copy slots in every layer."""

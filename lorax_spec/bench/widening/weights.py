@@ -19,10 +19,11 @@ _STEPS = 60
 
 @dataclass(frozen=True)
 class Widener:
-    """Makes tensors of ``dtype``; computes on the generator's device."""
+    """Makes tensors of ``dtype`` on the device ``kept``; computes on the generator's device."""
 
     generator: torch.Generator
     dtype: torch.dtype
+    kept: str = "cpu"
 
     def matrix(self, weight: torch.Tensor, writes: Axis | None, *reads: Axis) -> torch.Tensor:
         """``weight`` [out, in] between wide spaces, reading several side by side where so many are
@@ -60,7 +61,7 @@ class Widener:
         return self._done(self._normal(*shape))
 
     def zeros(self, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=self.dtype)
+        return torch.zeros(shape, dtype=self.dtype, device=self.kept)
 
     def _written(self, weight: torch.Tensor, axis: Axis) -> torch.Tensor:
         """[small, ...] to [wide, ...]: zeros where the space is quiet."""
@@ -110,7 +111,7 @@ class Widener:
         return weight.to(self.generator.device, self._computing)
 
     def _done(self, wide: torch.Tensor) -> torch.Tensor:
-        return wide.to(self.dtype).cpu().contiguous()
+        return wide.to(self.kept, self.dtype).contiguous()
 
 
 def _check(size: int, expected: int) -> None:

@@ -95,9 +95,9 @@ def widen(plan: Plan, track: Track = untracked) -> Widened:
     with new_folder(plan.output) as folder:
         (folder / "adapters").mkdir()
         for source in track(plan.adapters, len(plan.adapters), "adapters"):
-            _adapter(source, folder / "adapters" / source.name, small, wide, spaces, widener)
+            write_adapter(source, folder / "adapters" / source.name, small, wide, spaces, widener)
         (folder / "base").mkdir()
-        config.update(_config(config.rms_norm_eps, wide, spaces, plan.dtype))
+        config.update(wide_config(config.rms_norm_eps, wide, spaces, plan.dtype))
         config.save_pretrained(folder / "base")
         copy_beside(plan.source, folder / "base", _BASE_CONFIG)
         parts = base.parts(read_tensors(plan.source), small, wide, spaces, widener, tied)
@@ -112,7 +112,8 @@ def widen(plan: Plan, track: Track = untracked) -> Widened:
     )
 
 
-def _config(eps: float, wide: Shape, spaces: Axes, dtype: torch.dtype) -> dict[str, object]:
+def wide_config(eps: float, wide: Shape, spaces: Axes, dtype: torch.dtype) -> dict[str, object]:
+    """What differs in a wide model's config; ``eps`` is the small model's."""
     return {
         "hidden_size": wide.hidden_size,
         "num_hidden_layers": wide.layers,
@@ -125,9 +126,13 @@ def _config(eps: float, wide: Shape, spaces: Axes, dtype: torch.dtype) -> dict[s
     }
 
 
-def _adapter(
+def write_adapter(
     source: Path, target: Path, small: Shape, wide: Shape, spaces: Axes, widener: Widener
 ) -> None:
+    """Widen the adapter of ``source`` into the new folder ``target``.
+
+    Raises InvalidArgument where it cannot be widened.
+    """
     target.mkdir()
     configs = [name for name in _ADAPTER_CONFIGS if (source / name).is_file()]
     files = sorted(source.glob("*.safetensors"))

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lorax_spec.engine.blocks import blocks_for
 from lorax_spec.engine.drafting.draft_model import DraftModelDrafter
 from lorax_spec.engine.loading import Loaded, model_folder
 from lorax_spec.engine.model import LanguageModel
-from lorax_spec.engine.packed import pack_linears, shared_inputs
-from lorax_spec.engine.plain_ops import plain_ops
+from lorax_spec.engine.ops_choice import choose_ops, prepare, uses_kernels
 from lorax_spec.engine.warmup import warm_up
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.speculation.cost import StepCost
@@ -39,9 +37,11 @@ def load_draft_model(loaded: Loaded, cost: StepCost) -> DraftModelDrafter:
     hf_model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=target.dtype)
     check_vocabulary(hf_model, path, target.vocabulary, Path(loaded.info.model_path))
     hf_model = hf_model.to(target.device)
-    if target.device.type == "cpu" and target.dtype == torch.float32:
-        pack_linears(hf_model, shared_inputs(hf_model))
-    model = LanguageModel(hf_model, plain_ops(exact=False))
+    kernels = uses_kernels(config, target.device)
+    prepare(hf_model, kernels=kernels)
+    most = loaded.info.max_total_tokens
+    ops = choose_ops(config, target.device, most, kernels=kernels, exact=False)
+    model = LanguageModel(hf_model, ops)
     blocks = cache_blocks(
         loaded.blocks,
         blocks_for(loaded.info.max_total_tokens) + 1,

@@ -1,0 +1,1 @@
+"""Each kernel of ours by the least time that its bytes or its products take."""

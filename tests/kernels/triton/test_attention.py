@@ -1,0 +1,408 @@
+"""Paged attention in Triton against float64, over ragged batches of prompts, drafts and nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorax_spec.kernels import attention as plain
+from lorax_spec.kernels.kv_cache import BLOCK_SIZE
+from lorax_spec.kernels.ragged import MASK_BITS, RaggedRows
+from lorax_spec.kernels.ragged_attention import ragged_attention
+from lorax_spec.kernels.triton.attention import chunks_of, paged_attention, tile_of
+from lorax_spec.kernels.triton.attention_split import workspace
+
+PADDING = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A sequence of a step: ``past`` keys, ``new`` known tokens, a tree as its nodes' parents."""
+
+    past: int
+    new: int
+    parents: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.new + len(self.parents)
+
+    @property
+    def keys(self) -> int:
+        return self.past + self.rows
+
+
+def lay(runs: list[Run], device: torch.device, generator: torch.Generator) -> RaggedRows:
+    """Blocks in any order, two rows of padding; bounds looser than the contents."""
+    starts = [0]
+    drafts: list[int] = []
+    positions: list[int] = []
+    ancestors: list[int] = []
+    for run in runs:
+        positions += range(run.past, run.past + run.new)
+        ancestors += [0] * run.new
+        drafts.append(starts[-1] + run.new)
+        depths: list[int] = []
+        masks: list[int] = []
+        for node, parent in enumerate(run.parents):
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+            masks.append((0 if parent < 0 else masks[parent]) | 1 << node)
+        positions += [run.past + run.new + depth for depth in depths]
+        ancestors += [mask - (1 << 64 if mask >> 63 else 0) for mask in masks]
+        starts.append(starts[-1] + run.rows)
+    positions += [10_000] * PADDING
+    ancestors += [-1] * PADDING
+
+    def int32(numbers: list[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+    blocks = max(run.keys for run in runs) // BLOCK_SIZE + 1
+    order = torch.randperm(len(runs) * blocks, generator=generator, dtype=torch.int64)
+    return RaggedRows(
+        row_starts=int32(starts),
+        draft_starts=int32(drafts),
+        known=int32([run.past + run.new for run in runs]),
+        positions=int32(positions),
+        ancestors=torch.tensor(ancestors, dtype=torch.int64, device=device),
+        block_tables=order.view(len(runs), blocks).int().to(device),
+        longest_query=max(run.rows for run in runs) + 1,
+        longest_context=max(run.keys for run in runs) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Kinds of heads: ``group`` query heads for each of ``kv_heads``."""
+
+    kv_heads: int
+    group: int
+    key_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    query: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+def fill(
+    runs: list[Run],
+    rows: RaggedRows,
+    heads: Heads,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> Inputs:
+    """Random contents; whatever no row may see is NaN.  The query is a view with gaps."""
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    query = random(len(rows.positions), heads.kv_heads * heads.group, heads.key_dim + 16)
+    query[len(query) - PADDING :] = torch.nan
+    slots = rows.block_tables.numel() * BLOCK_SIZE
+    keys = torch.full((heads.kv_heads, slots, heads.key_dim), torch.nan, dtype=dtype)
+    values = torch.full((heads.kv_heads, slots, heads.value_dim), torch.nan, dtype=dtype)
+    for run, table in zip(runs, rows.block_tables.cpu().long(), strict=True):
+        key = torch.arange(run.keys)
+        own = table[key // BLOCK_SIZE] * BLOCK_SIZE + key % BLOCK_SIZE
+        keys[:, own] = random(heads.kv_heads, run.keys, heads.key_dim)
+        values[:, own] = random(heads.kv_heads, run.keys, heads.value_dim)
+    device = rows.positions.device
+    return Inputs(
+        query.to(device)[..., : heads.key_dim].transpose(0, 1), keys.to(device), values.to(device)
+    )
+
+
+def exact(inputs: Inputs, rows: RaggedRows, sinks: torch.Tensor | None, **how: Any) -> torch.Tensor:
+    """By the reference in float64, rows of sequences only."""
+    query, keys, values = inputs.query.double(), inputs.keys.double(), inputs.values.double()
+    sinks = None if sinks is None else sinks.double()
+    return ragged_attention(query, keys, values, rows, sinks=sinks, **how)[:-PADDING]
+
+
+#: Of what the sums of up to a few hundred products may be off, values being around one.
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def check(
+    runs: list[Run],
+    heads: Heads,
+    device: torch.device,
+    *,
+    dtype: torch.dtype = torch.float32,
+    with_sinks: bool = False,
+    splits: int = 1,
+    chunk: int | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    seed: int = 0,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = lay(runs, device, generator)
+    inputs = fill(runs, rows, heads, dtype, generator)
+    count = heads.kv_heads * heads.group
+    sinks = torch.randn(count, generator=generator).to(device, dtype) if with_sinks else None
+    how: dict[str, Any] = {
+        "scale": 1.5 / math.sqrt(heads.key_dim),
+        "window": window,
+        "softcap": softcap,
+    }
+    out = torch.full((len(rows.positions), count, heads.value_dim), 7.0).to(device, dtype)
+    found = paged_attention(
+        inputs.query, inputs.keys, inputs.values, rows,
+        sinks=sinks, splits=splits, chunk=chunk, out=out, **how,
+    )  # fmt: skip
+    assert found is out
+    torch.testing.assert_close(
+        out[:-PADDING].double(),
+        exact(inputs, rows, sinks, **how),
+        atol=TOLERANCE[dtype],
+        rtol=TOLERANCE[dtype],
+    )
+    assert (out[-PADDING:] == 7.0).all()  # rows that only pad are not written
+
+
+parents = st.integers(0, 12).flatmap(
+    lambda nodes: st.tuples(*(st.integers(-1, node - 1) for node in range(nodes)))
+)
+runs = st.lists(
+    st.builds(Run, st.integers(0, 150), st.integers(1, 20), parents) | st.just(Run(0, 0)),
+    min_size=1,
+    max_size=3,
+).filter(lambda drawn: any(run.rows for run in drawn))
+
+
+@pytest.mark.slow
+@settings(max_examples=12)
+@given(
+    runs=runs,
+    heads=st.builds(
+        Heads,
+        st.integers(1, 2),
+        st.sampled_from([1, 2, 3, 7]),
+        st.sampled_from([32, 64, 80]),
+        st.sampled_from([32, 64, 96]),
+    ),
+    dtype=st.sampled_from([torch.float32, torch.float16]),
+    window=st.sampled_from([None, 1, 5, 33, 100]),
+    softcap=st.sampled_from([None, 3.0]),
+    with_sinks=st.booleans(),
+    parts=st.sampled_from([(1, None), (1, None), (2, None), (3, None), (1, 64)]),
+    seed=st.integers(0, 1000),
+)
+def test_equals_float64(
+    device: torch.device,
+    runs: list[Run],
+    heads: Heads,
+    dtype: torch.dtype,
+    window: int | None,
+    softcap: float | None,
+    with_sinks: bool,
+    parts: tuple[int, int | None],
+    seed: int,
+) -> None:
+    splits, chunk = parts
+    check(
+        runs, heads, device, dtype=dtype, window=window, softcap=softcap, with_sinks=with_sinks,
+        splits=splits, chunk=chunk, seed=seed,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("window", "splits"), [(None, 1), (3, 2)])
+def test_whole_trees_of_64_nodes(device: torch.device, window: int | None, splits: int) -> None:
+    chain = tuple(range(-1, MASK_BITS - 1))
+    bush = tuple((node - 1) // 2 for node in range(MASK_BITS))  # (0 - 1) // 2 is no node
+    runs = [Run(60, 1, chain), Run(0, 5), Run(30, 3, bush)]
+    check(runs, Heads(1, 2, 64, 64), device, window=window, splits=splits, with_sinks=splits > 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 128, 128), (1, 2, 256, 256), (1, 20, 32, 32)])
+@pytest.mark.parametrize("longest", [1, 30])
+def test_usual_heads(device: torch.device, shape: tuple[int, ...], longest: int) -> None:
+    check([Run(70, longest), Run(3, 1)], Heads(*shape), device, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_bfloat16_loosely(device: torch.device, splits: int) -> None:
+    runs = [Run(100, 2, (-1, 0, 0)), Run(0, 9)]
+    check(runs, Heads(2, 2, 64, 64), device, dtype=torch.bfloat16, window=50, splits=splits)
+
+
+def test_far_logits(device: torch.device) -> None:
+    """Scores of hundreds neither overflow nor vanish, with and without a soft cap."""
+    generator = torch.Generator().manual_seed(3)
+    runs = [Run(40, 4)]
+    rows = lay(runs, device, generator)
+    inputs = fill(runs, rows, Heads(1, 1, 32, 32), torch.float32, generator)
+    for softcap in (None, 30.0):
+        how: dict[str, Any] = {"scale": 100.0, "softcap": softcap}
+        for sinks in (None, torch.tensor([300.0], device=device)):
+            found = paged_attention(
+                inputs.query, inputs.keys, inputs.values, rows, sinks=sinks, **how
+            )
+            torch.testing.assert_close(
+                found[:-PADDING].double(), exact(inputs, rows, sinks, **how), atol=1e-3, rtol=1e-3
+            )
+
+
+def alone(rows: RaggedRows, first: int, end: int, sequence: int) -> RaggedRows:
+    """Known rows ``first..end`` of a step, as a step of their own."""
+    known = rows.positions[end - 1 : end] + 1
+    return RaggedRows(
+        row_starts=torch.tensor([0, end - first], dtype=torch.int32, device=known.device),
+        draft_starts=torch.tensor([end - first], dtype=torch.int32, device=known.device),
+        known=known,
+        positions=rows.positions[first:end],
+        ancestors=rows.ancestors[first:end],
+        block_tables=rows.block_tables[sequence : sequence + 1],
+        longest_query=end - first,
+        longest_context=int(known),
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=4)
+@given(
+    window=st.sampled_from([None, 20, 90]),
+    softcap=st.sampled_from([None, 3.0]),
+    with_sinks=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float16]),
+    seed=st.integers(0, 1000),
+)
+def test_with_chunks_a_row_has_the_same_bits_in_any_company(
+    device: torch.device,
+    window: int | None,
+    softcap: float | None,
+    with_sinks: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    """Alone, in a part of its prompt, in a crowd; chunks one after another or side by side."""
+    generator = torch.Generator().manual_seed(seed)
+    runs = [Run(150, 1), Run(0, 25), Run(90, 3, (-1, 0, 0, 2))]
+    rows = lay(runs, device, generator)
+    inputs = fill(runs, rows, Heads(1, 3, 32, 64), dtype, generator)
+    sinks = torch.randn(3, generator=generator).to(device, dtype) if with_sinks else None
+
+    def attend(query: torch.Tensor, some: RaggedRows, *, apart: bool) -> torch.Tensor:
+        return paged_attention(
+            query, inputs.keys, inputs.values, some, scale=0.2, window=window, softcap=softcap,
+            sinks=sinks, chunk=64, splits=chunks_of(some.longest_context, 64) if apart else 1,
+        )  # fmt: skip
+
+    crowd = attend(inputs.query, rows, apart=False)
+    assert torch.equal(crowd[:-PADDING], attend(inputs.query, rows, apart=True)[:-PADDING])
+    for first, end, sequence in ((0, 1, 0), (7, 24, 1), (25, 26, 1), (27, 29, 2)):
+        own = attend(inputs.query[:, first:end], alone(rows, first, end, sequence), apart=end > 20)
+        assert torch.equal(own, crowd[first:end])
+
+
+def test_with_chunks_a_chain_of_guesses_has_the_bits_of_plain_decoding(
+    device: torch.device,
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    guessed, decoded = [Run(120, 1, tuple(range(-1, 9)))], [Run(120, 11)]
+    rows = lay(guessed, device, generator)
+    inputs = fill(guessed, rows, Heads(1, 2, 64, 64), torch.float32, generator)
+    plainly = replace(lay(decoded, device, generator), block_tables=rows.block_tables)
+    found, wanted = (
+        paged_attention(
+            inputs.query, inputs.keys, inputs.values, some, scale=0.1, window=50, chunk=64
+        )[:-PADDING]
+        for some in (rows, plainly)
+    )
+    assert torch.equal(found, wanted)
+
+
+def test_workspace_may_be_larger_and_is_reused(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(9)
+    runs = [Run(200, 1), Run(10, 2)]
+    rows = lay(runs, device, generator)
+    inputs = fill(runs, rows, Heads(2, 1, 32, 32), torch.float32, generator)
+    room = workspace(9, 2, 32, 5, device)
+    for tensor in (room.tops, room.weights, room.sums):
+        tensor.fill_(torch.nan)  # nothing is read that this launch did not write
+    for window in (None, 3):
+        found = paged_attention(
+            inputs.query, inputs.keys, inputs.values, rows,
+            scale=0.2, window=window, splits=4, workspace=room,
+        )  # fmt: skip
+        wanted = exact(inputs, rows, None, scale=0.2, window=window)
+        torch.testing.assert_close(found[:-PADDING].double(), wanted, atol=2e-5, rtol=2e-5)
+
+
+def test_chunks_must_fit_tiles_and_splits(device: torch.device) -> None:
+    rows = lay([Run(200, 1)], device, torch.Generator().manual_seed(0))
+    inputs = fill([Run(200, 1)], rows, Heads(1, 1, 32, 32), torch.float32, torch.Generator())
+    with pytest.raises(ValueError, match="no multiple"):
+        paged_attention(inputs.query, inputs.keys, inputs.values, rows, scale=1.0, chunk=50)
+    with pytest.raises(ValueError, match="3 splits"):
+        paged_attention(
+            inputs.query, inputs.keys, inputs.values, rows, scale=1.0, chunk=64, splits=3
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("group", [1, 4, 7, 71])
+@pytest.mark.parametrize("longest_query", [None, 1, 8, 65, 2048])
+def test_a_tile_takes_whole_rows(dtype: torch.dtype, group: int, longest_query: int | None) -> None:
+    tile = tile_of(group, 128, 128, dtype, longest_query)
+    assert tile.queries >= max(16, group)
+    assert tile.keys % BLOCK_SIZE == 0
+
+
+def test_reference_equals_torchs_attention() -> None:
+    generator = torch.Generator().manual_seed(1)
+    device = torch.device("cpu")
+    runs = [Run(0, 30)]
+    rows = lay(runs, device, generator)
+    inputs = fill(runs, rows, Heads(2, 3, 16, 8), torch.float64, generator)
+    slots = (rows.block_tables[0].long()[:, None] * BLOCK_SIZE + torch.arange(BLOCK_SIZE)).flatten()
+    found = ragged_attention(inputs.query, inputs.keys, inputs.values, rows, scale=0.3)
+    wanted = F.scaled_dot_product_attention(
+        inputs.query[:, :-PADDING],
+        inputs.keys[:, slots[:30]],
+        inputs.values[:, slots[:30]],
+        is_causal=True,
+        scale=0.3,
+        enable_gqa=True,
+    )
+    torch.testing.assert_close(found[:-PADDING], wanted.transpose(0, 1))
+
+
+@pytest.mark.parametrize("window", [None, 4, 12])
+def test_reference_equals_attention_path_by_path(window: int | None) -> None:
+    """Every path of a tree as a causal sequence, by the attention of plain torch's engine."""
+    generator = torch.Generator().manual_seed(2)
+    run = Run(17, 2, (-1, 0, 1, 0, -1, 4, 3))
+    paths = ((0, 1, 2), (0, 3, 6), (4, 5))
+    rows = lay([run], torch.device("cpu"), generator)
+    inputs = fill([run], rows, Heads(2, 2, 16, 16), torch.float64, generator)
+    sinks = torch.randn(4, generator=generator, dtype=torch.float64)
+    how: dict[str, Any] = {"scale": 0.3, "window": window, "softcap": 4.0, "sinks": sinks}
+    found = ragged_attention(inputs.query, inputs.keys, inputs.values, rows, **how)
+
+    table = rows.block_tables[0].long()
+    for path in paths:
+        known = run.past + run.new
+        key = torch.tensor([*range(known), *(known + node for node in path)])
+        slots = table[key // BLOCK_SIZE] * BLOCK_SIZE + key % BLOCK_SIZE
+        own = torch.tensor([0, 1, *(run.new + node for node in path)])
+        tiles = plain.Tiles(
+            rows=torch.arange(len(own))[None],
+            positions=rows.positions[own][None].long(),
+            key_slots=slots[None],
+        )
+        wanted = plain.paged_attention(
+            inputs.query[:, own], inputs.keys, inputs.values, (tiles,), **how
+        )
+        torch.testing.assert_close(found[own], wanted, atol=1e-5, rtol=1e-5)
