@@ -231,8 +231,9 @@ def _read(named: Named | None) -> torch.Tensor:
 
 def _parameter(path: str, kind: str, parameters: Parameters) -> torch.Tensor:
     name = f"{path}.{kind}"
-    if name not in parameters or parameters[name].is_meta:
+    own = parameters.get(name)
+    if own is None or own.is_meta:
         raise AdapterMismatch(
             f"the base model's {name}, which this adapter builds on, is not known"
         )
-    return parameters[name]
+    return own

@@ -32,7 +32,7 @@ from lorax_spec.errors import (
     LoraxSpecError,
     Unavailable,
 )
-from lorax_spec.types import AdapterChat, AdapterInfo, AdapterRef
+from lorax_spec.types import AdapterChat, AdapterInfo, AdapterMove, AdapterRef
 
 
 class AdapterManager:
@@ -192,6 +192,11 @@ class AdapterManager:
         with self._changed:
             return tuple(version.ref.adapter_id for version in self._residency.device)
 
+    def take_moves(self) -> tuple[AdapterMove, ...]:
+        """What adapters did since the last call, oldest first."""
+        with self._changed:
+            return self._residency.take_moves()
+
     def list(self) -> list[AdapterInfo]:
         """Every adapter in memory or in the source, by id."""
         known = {location.key: self._catalogue.stored(location) for location in self._stored()}
@@ -328,7 +333,7 @@ class AdapterManager:
             self._load_failed(version, error)
         else:
             with self._changing() as residency:
-                version.took(fetch=time.perf_counter() - began)
+                residency.took(version, "fetch", time.perf_counter() - began)
                 residency.fetched(version)
 
     def _read(self, version: Version) -> None:
@@ -340,7 +345,7 @@ class AdapterManager:
         else:
             with self._changing() as residency:
                 version.location = location
-                version.took(read=time.perf_counter() - began)
+                residency.took(version, "read", time.perf_counter() - began)
                 residency.loaded(version, weights)
 
     def _load_failed(self, version: Version, error: Exception) -> None:
@@ -359,7 +364,7 @@ class AdapterManager:
                 residency.place_failed(version, fault)
         else:
             with self._changing() as residency:
-                version.took(copy=time.perf_counter() - began)
+                residency.took(version, "copy", time.perf_counter() - began)
                 residency.placed(version, weights)
 
 

@@ -6,6 +6,7 @@ work that ``take_jobs`` asks for.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from lorax_spec.adapters.tier import Tier
 from lorax_spec.adapters.version import Task, Version
 from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import LoraxSpecError
+from lorax_spec.types import AdapterMove, AdapterRef
+
+#: Moves that are kept until somebody asks for them.
+_MOST_MOVES = 1024
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Residency:
         self._clock = clock
         self._jobs: list[Job] = []
         self._settled = False
+        self._moves: deque[AdapterMove] = deque(maxlen=_MOST_MOVES)
 
     def take_jobs(self) -> list[Job]:
         """Work to be done now, in order; each is handed out once."""
@@ -68,6 +74,17 @@ class Residency:
         """Whether a lease became ready or failed since the last call."""
         settled, self._settled = self._settled, False
         return settled
+
+    def took(self, version: Version, stage: str, seconds: float) -> None:
+        """A stage of its load, by its name in LoadTimes, has ended."""
+        version.took(**{stage: seconds})
+        self._moves.append(AdapterMove(_own_id(version), stage, seconds))
+
+    def take_moves(self) -> tuple[AdapterMove, ...]:
+        """What adapters did since the last call, oldest first; the last of it, if it was much."""
+        moves = tuple(self._moves)
+        self._moves.clear()
+        return moves
 
     def admit(self, lease: Lease, versions: Iterable[Version]) -> None:
         """Let ``lease`` wait for ``versions``, or have them at once."""
@@ -239,6 +256,7 @@ class Residency:
     def _evict(self, version: Version) -> None:
         """From the device; what lies in host memory anyway stays there."""
         self.device.drop(version)
+        self._moves.append(AdapterMove(_own_id(version), "evict"))
         version.turn_began = None
         weights, version.device = version.device, None
         if version.host is None and weights is not None and weights.slab.data.is_cpu:
@@ -299,3 +317,7 @@ class Residency:
             self.host.drop(version)
             self.device.drop(version)
             self.retired.discard(version)
+
+
+def _own_id(version: Version) -> str:
+    return version.ref.adapter_id if isinstance(version.ref, AdapterRef) else ""

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lorax_spec.adapters.linears import is_linear, parameters_of
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 #: Projections that some models have in one, and their parts from the first row on.
@@ -79,14 +81,14 @@ def shape_of(
     linears = {
         path: (module.out_features, module.in_features)
         for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not output
+        if is_linear(module) and module is not output
     }
     biased = {
         name.removesuffix(".bias"): parameter.shape[0]
         for name, parameter in model.named_parameters()
         if name.endswith(".bias") and parameter.dim() == 1
     }
-    vocab_size, hidden_size = output.weight.shape
+    vocab_size, hidden_size = output.out_features, output.in_features
     return ModelShape(
         linears,
         hidden_size,
@@ -94,12 +96,11 @@ def shape_of(
         model_id,
         other_names,
         names[id(output)],
-        names[id(embedding)] if embedding.weight.shape == output.weight.shape else "",
+        names[id(embedding)] if embedding.weight.shape == (vocab_size, hidden_size) else "",
         {path: size for path, size in biased.items() if path not in linears},
         dict(_fused(linears, model.config)),
         turned,
-        # Tied parameters are there by each of their names.
-        {name: tensor.detach() for name, tensor in model.named_parameters(remove_duplicate=False)},
+        parameters_of(model),
     )
 
 

@@ -27,6 +27,7 @@ from lorax_spec.errors import (
     Overloaded,
     PermissionDenied,
     RequestCancelled,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "StreamResponse",
     "Timings",
     "Token",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "__version__",

@@ -74,6 +74,7 @@ _LEAST = {
     "max_batch_total_tokens": 1,
     "max_batch_prefill_tokens": 1,
     "max_concurrent_requests": 1,
+    "max_request_bytes": 1024,
 }
 
 
@@ -93,6 +94,26 @@ class ServeOptions:
         "auto"
     )
     device: Annotated[str, Setting(Side.WORKER, _MODEL, "auto, cpu, cuda or cuda:N.")] = "auto"
+    quantize: Annotated[
+        str | None,
+        Setting(
+            Side.WORKER,
+            _MODEL,
+            "Quantise the weights when they are read: bitsandbytes, bitsandbytes-nf4,"
+            " bitsandbytes-fp4, int8, int4 (CUDA) or fp8 (CUDA); left out: as they are.",
+        ),
+    ] = None
+    kernels: Annotated[
+        str,
+        Setting(
+            Side.WORKER,
+            _MODEL,
+            "What steps are computed with: torch; triton; auto: triton on CUDA.",
+        ),
+    ] = "auto"
+    eager: Annotated[bool, Setting(Side.WORKER, _MODEL, "On CUDA: capture no graphs of steps.")] = (
+        False
+    )
     deterministic: Annotated[
         bool | None,
         Setting(
@@ -254,7 +275,7 @@ class ServeOptions:
     ] = None
     tls_cert: Annotated[
         Path | None,
-        Setting(Side.ROUTER, _NETWORK, "PEM certificate; with its key, gRPC speaks TLS only."),
+        Setting(Side.ROUTER, _NETWORK, "PEM certificate; with its key, both ports speak TLS only."),
     ] = None
     tls_key: Annotated[
         Path | None, Setting(Side.ROUTER, _NETWORK, "PEM key of the certificate.")
@@ -265,6 +286,25 @@ class ServeOptions:
             Side.ROUTER, _NETWORK, "PEM authority that must have signed callers' certificates."
         ),
     ] = None
+    api_key_file: Annotated[
+        Path | None,
+        Setting(
+            Side.ROUTER | Side.SUPERVISOR,
+            _NETWORK,
+            "File of hashed keys (`lorax-spec keys`), one of which callers then need.",
+        ),
+    ] = None
+    cors_origin: Annotated[
+        tuple[str, ...],
+        Setting(
+            Side.ROUTER,
+            _NETWORK,
+            "Origin whose pages may call over HTTP; *: all; may be repeated.",
+        ),
+    ] = ()
+    max_request_bytes: Annotated[
+        int, Setting(Side.ROUTER, _LIMITS, "Most bytes of a request, over HTTP and gRPC.")
+    ] = 4 * 2**20
     drain_timeout: Annotated[
         float,
         Setting(
@@ -279,6 +319,15 @@ class ServeOptions:
             Side.WORKER | Side.ROUTER | Side.SUPERVISOR, _LOGS, "Logs as JSON, one object per line."
         ),
     ] = False
+
+    otlp_endpoint: Annotated[
+        str | None,
+        Setting(
+            Side.WORKER | Side.ROUTER,
+            _LOGS,
+            "Collector to send OpenTelemetry traces to, such as http://127.0.0.1:4317.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Raises ``ValueError`` for what no process could make sense of."""

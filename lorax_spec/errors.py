@@ -47,7 +47,7 @@ class AdapterNotFound(LoraxSpecError):
 
 
 class PermissionDenied(LoraxSpecError):
-    """The caller may not use this adapter."""
+    """The caller may not use this adapter, or may not do this at all."""
 
     code = 7
 
@@ -86,6 +86,12 @@ class Unavailable(LoraxSpecError):
     code = 14
 
 
+class Unauthenticated(LoraxSpecError):
+    """The server asks for an API key, and there was none that it knows."""
+
+    code = 16
+
+
 ERRORS_BY_CODE: dict[int, type[LoraxSpecError]] = {
     error.code: error
     for error in (
@@ -99,6 +105,7 @@ ERRORS_BY_CODE: dict[int, type[LoraxSpecError]] = {
         Unimplemented,
         InternalError,
         Unavailable,
+        Unauthenticated,
     )
 }
 

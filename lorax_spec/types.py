@@ -271,6 +271,16 @@ class LoadTimes:
 
 
 @dataclass(frozen=True)
+class AdapterMove:
+    """A stage of an adapter's load that has ended, of LoadTimes' names, or ``evict``: it left the
+    device to make room.  ``adapter_id`` is empty for one that was merged for requests."""
+
+    adapter_id: str
+    stage: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class AdapterInfo:
     """What a server knows of one adapter.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from lorax_spec.errors import InvalidArgument, Unavailable
 from lorax_spec.router.admission import Admission
 from lorax_spec.router.chats import AdapterChats
+from lorax_spec.router.observation import Observation, SeenRequest
 from lorax_spec.router.pool import WorkerPool
 from lorax_spec.text.assembly import ResponseBuilder
 from lorax_spec.text.best_of import best, sequences
@@ -34,12 +35,17 @@ class Frontend:
     """Validates, admits, generates.  Serves nothing until ``load_text`` found a tokenizer."""
 
     def __init__(
-        self, pool: WorkerPool, admission: Admission, default_adapter: AdapterRef | None
+        self,
+        pool: WorkerPool,
+        admission: Admission,
+        default_adapter: AdapterRef | None,
+        observation: Observation,
     ) -> None:
         self._pool = pool
         self._chats = AdapterChats(pool)
         self._admission = admission
         self._default_adapter = default_adapter
+        self._observation = observation
         self._tokenizer: TextTokenizer | None = None
 
     @property
@@ -70,50 +76,64 @@ class Frontend:
     def close(self) -> None:
         self._chats.close()
 
-    async def stream(self, request: GenerateRequest) -> AsyncGenerator[StreamResponse]:
-        """Token events and, last, the details.  Leaving early cancels the request.
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[list[StreamResponse]]:
+        """Token events and, last, the details, as many at a time as have come together.
 
-        Raises the LoraxSpecError that ended it.
+        Leaving early cancels the request.  Raises the LoraxSpecError that ended it.
         """
-        if _sequences_asked(request) > 1:
-            raise InvalidArgument(
-                "`best_of` above 1 cannot be streamed: the best is only known in the end",
-                "parameters.best_of",
-            )
-        with self._admission.lease():
-            async with aclosing(self._run(await self._validate(request))) as events:
-                async for event in events:
-                    yield event
+        with self._observation.request() as seen:
+            if _sequences_asked(request) > 1:
+                raise InvalidArgument(
+                    "`best_of` above 1 cannot be streamed: the best is only known in the end",
+                    "parameters.best_of",
+                )
+            with self._admission.lease():
+                async with aclosing(self._run(await self._validate(request), seen)) as batches:
+                    async for events in batches:
+                        seen.answered = events[-1].details is not None
+                        yield events
 
     async def complete(self, request: GenerateRequest) -> Response:
         """The whole answer, the best one where ``best_of`` asks for several.
 
         Raises the first LoraxSpecError of any of its sequences, which ends the others too.
         """
-        with self._admission.lease(_sequences_asked(request)):
+        with (
+            self._observation.request() as seen,
+            self._admission.lease(_sequences_asked(request)),
+        ):
             valid = await self._validate(request)
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(self._answer(one)) for one in sequences(valid)]
+                    tasks = [group.create_task(self._answer(one, seen)) for one in sequences(valid)]
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
             return best(valid, [task.result() for task in tasks])
 
-    async def _answer(self, valid: ValidRequest) -> Response:
-        async with aclosing(self._run(valid)) as events:
-            async for event in events:
-                if event.details is not None:
-                    return Response(event.generated_text or "", event.details)
+    async def _answer(self, valid: ValidRequest, seen: SeenRequest) -> Response:
+        async with aclosing(self._run(valid, seen)) as batches:
+            async for events in batches:
+                last = events[-1]
+                if last.details is not None:
+                    return Response(last.generated_text or "", last.details)
         raise AssertionError("a stream ends with its details")
 
-    async def _run(self, valid: ValidRequest) -> AsyncGenerator[StreamResponse]:
+    async def _run(
+        self, valid: ValidRequest, seen: SeenRequest
+    ) -> AsyncGenerator[list[StreamResponse]]:
         builder = ResponseBuilder(valid, self._text())
-        async with aclosing(self._pool.run(valid.token_request(0))) as events:
-            async for event in events:
-                for piece in builder.add(event):
-                    yield piece
-                if builder.response is not None:
-                    return
+        request = seen.traced(valid.token_request(0))
+        with seen.sequence(valid) as figures:
+            async with aclosing(self._pool.run(request)) as batches:
+                async for events in batches:
+                    figures.note(events)
+                    pieces = [piece for event in events for piece in builder.add(event)]
+                    if builder.response is not None:
+                        figures.finish(builder.response.details)
+                    if pieces:
+                        yield pieces
+                    if builder.response is not None:
+                        return
 
     async def _validate(self, request: GenerateRequest) -> ValidRequest:
         info = self.info()

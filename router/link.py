@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ import grpc.aio
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
 from lorax_spec.router.placement import Snapshot
-from lorax_spec.types import AdapterChat, AdapterRef, Info
+from lorax_spec.types import AdapterChat, AdapterMove, AdapterRef, Info
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
@@ -58,15 +58,20 @@ class WorkerLink:
     """
 
     def __init__(
-        self, address: str, on_describe: Callable[[Info], None], on_change: Callable[[], None]
+        self,
+        address: str,
+        on_describe: Callable[[Info], None],
+        on_change: Callable[[], None],
+        on_moves: Callable[[Sequence[AdapterMove]], None],
     ) -> None:
         """``on_describe`` sees what the worker serves and may raise to refuse it; ``on_change`` is
-        called whenever ``connected`` changes."""
+        called whenever ``connected`` changes; ``on_moves`` hears what adapters did there."""
         self.address = address
         self.info: Info | None = None
         self.stub: worker_pb2_grpc.WorkerStub | None = None
         self._on_describe = on_describe
         self._on_change = on_change
+        self._on_moves = on_moves
         self._load = WorkerLoad()
         self._ids = itertools.count(1)
         self._inboxes: dict[int, Inbox] = {}
@@ -80,6 +85,11 @@ class WorkerLink:
     def snapshot(self) -> Snapshot:
         requests = max(len(self._inboxes), self._load.running + self._load.waiting)
         return Snapshot(requests, frozenset(self._load.device_adapters))
+
+    @property
+    def load(self) -> WorkerLoad:
+        """As the worker said last; nothing while it is not connected."""
+        return self._load
 
     async def keep_connected(self) -> None:
         """Connect, and again whenever the stream breaks, until cancelled."""
@@ -98,8 +108,8 @@ class WorkerLink:
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LAST_BACKOFF)
 
-    async def run(self, request: TokenRequest) -> AsyncGenerator[Event]:
-        """Send a request and yield its events, Finished or Failed last.
+    async def run(self, request: TokenRequest) -> AsyncGenerator[list[Event]]:
+        """Send a request and yield what has come of its events, Finished or Failed last.
 
         Raises WorkerLostError where the worker goes away first.  Leaving early cancels the request.
         """
@@ -111,11 +121,17 @@ class WorkerLink:
         self._inboxes[request_id] = inbox
         self._outbox.put_nowait(worker_pb.RouterMessage(submit=submit))
         try:
-            while (event := await inbox.get()) is not None:
-                yield event
-                if isinstance(event, Finished | Failed):
-                    return
-            raise WorkerLostError(self.address)
+            while True:
+                come = [await inbox.get()]
+                while not inbox.empty():
+                    come.append(inbox.get_nowait())
+                events = [event for event in come if event is not None]
+                if events:
+                    yield events
+                    if isinstance(events[-1], Finished | Failed):
+                        return
+                if come[-1] is None:
+                    raise WorkerLostError(self.address)
         finally:
             if self._inboxes.pop(request_id, None) is not None:
                 cancel = worker_pb.Cancel(request_id=request_id)
@@ -174,6 +190,8 @@ class WorkerLink:
         report = report_from_pb(message)
         if report.load is not None:
             self._load = report.load
+        if report.moves:
+            self._on_moves(report.moves)
         for event in report.events:
             if isinstance(event, Finished | Failed):
                 inbox = self._inboxes.pop(event.request_id, None)

@@ -17,7 +17,7 @@ from lorax_spec.errors import AdapterMismatch, LoraxSpecError, Unavailable
 from lorax_spec.router.link import WorkerLink, WorkerLostError
 from lorax_spec.router.placement import choose
 from lorax_spec.router.sums import add_details
-from lorax_spec.types import AdapterChat, AdapterRef, Info, SpeculationDetails
+from lorax_spec.types import AdapterChat, AdapterMove, AdapterRef, Info, SpeculationDetails
 from lorax_spec.v1.worker_pb2_grpc import WorkerStub
 from lorax_spec.wire import error_of
 
@@ -38,29 +38,37 @@ class WorkerPool:
     alone.
     """
 
-    def __init__(self, addresses: Sequence[str], patience: float) -> None:
-        """``patience`` is how many seconds a request waits while no worker is there."""
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        patience: float,
+        on_moves: Callable[[Sequence[AdapterMove]], None] = lambda moves: None,
+    ) -> None:
+        """``patience`` is how many seconds a request waits while no worker is there; ``on_moves``
+        hears what adapters did on any worker."""
         self.info: Info | None = None
         self._patience = patience
         #: Set when next a worker comes or goes.
         self.change = asyncio.Event()
-        self._links = [WorkerLink(address, self._admit, self._notify) for address in addresses]
+        self.links = [
+            WorkerLink(address, self._admit, self._notify, on_moves) for address in addresses
+        ]
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def connected(self) -> list[WorkerLink]:
-        return [link for link in self._links if link.connected]
+        return [link for link in self.links if link.connected]
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(link.keep_connected()) for link in self._links]
+        self._tasks = [asyncio.create_task(link.keep_connected()) for link in self.links]
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def run(self, request: TokenRequest) -> AsyncGenerator[Emitted | Finished]:
-        """A request's events, Finished last; leaving early cancels it.
+    async def run(self, request: TokenRequest) -> AsyncGenerator[list[Emitted | Finished]]:
+        """A request's events as they come together, Finished last; leaving early cancels it.
 
         When its worker is lost, the request goes on elsewhere from the tokens already sent, which
         changes none of the others (DESIGN P1).  Raises the LoraxSpecError that ended it, which is
@@ -73,18 +81,22 @@ class WorkerPool:
         while True:
             link = await self._choose(needs, refusals)
             try:
-                async with aclosing(link.run(request)) as events:
-                    async for event in events:
-                        if isinstance(event, Failed):
-                            raise event.error
-                        seen = add_details(before, event.speculation)
-                        event = replace(event, speculation=seen)
-                        if isinstance(event, Emitted):
-                            tokens = tuple(token.id for token in event.tokens)
-                            request = replace(request, generated=request.generated + tokens)
-                        yield event
-                        if isinstance(event, Finished):
-                            return
+                async with aclosing(link.run(request)) as batches:
+                    async for batch in batches:
+                        failed = batch[-1] if isinstance(batch[-1], Failed) else None
+                        events = [
+                            replace(event, speculation=add_details(before, event.speculation))
+                            for event in batch
+                            if not isinstance(event, Failed)
+                        ]
+                        if events:
+                            seen = events[-1].speculation
+                            request = replace(request, generated=request.generated + _ids(events))
+                            yield events
+                            if isinstance(events[-1], Finished):
+                                return
+                        if failed is not None:
+                            raise failed.error
             except Unavailable as error:
                 refusals[link] = error
             except WorkerLostError:
@@ -148,6 +160,11 @@ class WorkerPool:
     def _notify(self) -> None:
         self.change.set()
         self.change = asyncio.Event()
+
+
+def _ids(events: Sequence[Emitted | Finished]) -> tuple[int, ...]:
+    emitted = (event for event in events if isinstance(event, Emitted))
+    return tuple(token.id for event in emitted for token in event.tokens)
 
 
 def _without(links: Sequence[WorkerLink], refused: Collection[WorkerLink]) -> list[WorkerLink]:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,11 +17,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lorax_spec.errors import LoraxSpecError, Unavailable
+from lorax_spec.router.adapters import Adapters
 from lorax_spec.router.admission import Admission
 from lorax_spec.router.frontend import Frontend
-from lorax_spec.router.http import HttpServer, serve_http
+from lorax_spec.router.grpc_auth import Arrivals, KeysAsked
+from lorax_spec.router.keys import KeyRing
+from lorax_spec.router.metrics import Metrics
+from lorax_spec.router.observation import Observation
 from lorax_spec.router.pool import WorkerPool
 from lorax_spec.router.service import LoraxSpecService
+from lorax_spec.router.state import note_moves, note_state
+from lorax_spec.router.tls import grpc_tls, uvicorn_tls
+from lorax_spec.router.web.app import create_app
+from lorax_spec.router.web.observe import metrics_router
+from lorax_spec.router.web.outside import outside
+from lorax_spec.router.web.serving import HttpServer
+from lorax_spec.tracing import Tracing
 from lorax_spec.types import BASE_MODEL, AdapterRef
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import lorax_spec_pb2_grpc
@@ -60,6 +72,14 @@ class RouterConfig:
     tls_key: Path | None = None
     #: Callers need a certificate signed by this one.
     tls_ca: Path | None = None
+    #: Hashed keys, of which callers then need one; None: nobody does.
+    api_key_file: Path | None = None
+    #: Whose pages may call over HTTP.
+    cors_origins: tuple[str, ...] = ()
+    #: Of a request, over either protocol.
+    max_request_bytes: int = 4 * 2**20
+    #: Where traces are sent by OTLP; None: none are made.
+    otlp_endpoint: str | None = None
     #: Seconds a request waits while no worker is there.
     worker_patience: float = 30.0
     #: Seconds that running requests get to finish after SIGTERM; None: as long as they take.
@@ -70,8 +90,9 @@ def serve_router(config: RouterConfig, on_ready: Callable[[str, str], None]) -> 
     """Serve until SIGTERM or SIGINT, let running requests finish, return the exit status.
 
     ``on_ready`` hears ``host:port`` of gRPC and of HTTP (empty without it) once a worker is
-    connected.  Raises ValueError for TLS options that do not belong together, OSError where a file
-    cannot be read or the HTTP port is taken, and RuntimeError where the gRPC port is.
+    connected.  SIGHUP has the API keys read again.  Raises ValueError for options that do not
+    belong together, for a broken file of keys and for traces that cannot be made, OSError where a
+    file cannot be read or the HTTP port is taken, and RuntimeError where the gRPC port is.
     """
     return asyncio.run(_serve(config, on_ready))
 
@@ -81,6 +102,8 @@ async def _serve(config: RouterConfig, on_ready: Callable[[str, str], None]) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, terminated.set)
     router = Router(config)
+    if router.keys is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, router.keys.reload)
     address = await router.start()
     serving = asyncio.create_task(router.keep_health(lambda: on_ready(address, router.http)))
     stop = asyncio.create_task(terminated.wait())
@@ -101,16 +124,31 @@ class Router:
     def __init__(self, config: RouterConfig) -> None:
         self._config = config
         self._default = AdapterRef(config.adapter_id) if config.adapter_id else None
-        self.pool = WorkerPool(config.workers, config.worker_patience)
+        self.metrics = Metrics()
+        self.keys = None
+        if config.api_key_file is not None:
+            self.keys = KeyRing(config.api_key_file, self.metrics.refused)
+        self._tracing = None
+        if config.otlp_endpoint is not None:
+            self._tracing = Tracing(config.otlp_endpoint, "lorax-spec-router")
+        observation = Observation(self.metrics, self._tracing)
+        self.pool = WorkerPool(
+            config.workers, config.worker_patience, partial(note_moves, self.metrics)
+        )
         self.admission = Admission(config.max_concurrent_requests)
-        self.frontend = Frontend(self.pool, self.admission, self._default)
+        self.metrics.before(lambda: note_state(self.metrics, self.pool, self.admission))
+        self.frontend = Frontend(self.pool, self.admission, self._default, observation)
+        self.adapters = Adapters(self.pool)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[Arrivals(), *([KeysAsked(self.keys)] if self.keys else [])],
+            options=[*_OPTIONS, ("grpc.max_receive_message_length", config.max_request_bytes)],
+        )
         self._http: HttpServer | None = None
 
     async def start(self) -> str:
         """Listen and look for workers; returns ``host:port``."""
-        service = LoraxSpecService(self.frontend, self.pool)
+        service = LoraxSpecService(self.frontend, self.adapters)
         lorax_spec_pb2_grpc.add_LoraxSpecServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -120,12 +158,7 @@ class Router:
         port = self._bind()
         await self._server.start()
         if self._config.http_port is not None:
-            self._http = serve_http(
-                self._config.host,
-                self._config.http_port,
-                lambda: self.frontend.ready and not self.admission.draining,
-                self.frontend.info,
-            )
+            self._http = self._serve_http(self._config.http_port)
         self.pool.start()
         return f"{self._config.host}:{port}"
 
@@ -187,10 +220,28 @@ class Router:
 
     async def stop(self) -> None:
         if self._http is not None:
-            await asyncio.to_thread(self._http.close)
+            await self._http.stop()
         await self._server.stop(grace=1)
         self.frontend.close()
         await self.pool.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+
+    def _serve_http(self, port: int) -> HttpServer:
+        config = self._config
+        app = create_app(self.frontend, self.adapters, lambda: self.admission.draining, self.keys)
+        app.include_router(metrics_router(self.metrics))
+        tls = uvicorn_tls(config.tls_cert, config.tls_key, config.tls_ca)
+        reached = outside(
+            app,
+            self.keys,
+            config.cors_origins,
+            config.max_request_bytes,
+            self.metrics.refused_http,
+        )
+        server = HttpServer(reached, config.host, port, tls)
+        server.start()
+        return server
 
     def _bind(self) -> int:
         config = self._config
@@ -198,7 +249,7 @@ class Router:
             Path(config.uds).unlink(missing_ok=True)
             self._server.add_insecure_port(f"unix:{config.uds}")
         address = f"{config.host}:{config.grpc_port}"
-        credentials = _credentials(config)
+        credentials = grpc_tls(config.tls_cert, config.tls_key, config.tls_ca)
         if credentials is None:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, credentials)
@@ -208,15 +259,3 @@ class Router:
         status = response.SERVING if serving else response.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
-
-
-def _credentials(config: RouterConfig) -> grpc.ServerCredentials | None:
-    if config.tls_cert is None and config.tls_key is None and config.tls_ca is None:
-        return None
-    if config.tls_cert is None or config.tls_key is None:
-        raise ValueError("TLS needs both a certificate (--tls-cert) and its key (--tls-key)")
-    return grpc.ssl_server_credentials(
-        [(config.tls_key.read_bytes(), config.tls_cert.read_bytes())],
-        root_certificates=config.tls_ca.read_bytes() if config.tls_ca else None,
-        require_client_auth=config.tls_ca is not None,
-    )

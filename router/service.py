@@ -8,17 +8,13 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc.aio
-from google.protobuf.message import Message
 
-from lorax_spec.errors import InternalError, InvalidArgument, LoraxSpecError
+from lorax_spec.errors import InternalError, LoraxSpecError
+from lorax_spec.router.adapters import Adapters
 from lorax_spec.router.frontend import Frontend
-from lorax_spec.router.pool import WorkerPool
-from lorax_spec.router.sums import add_infos
-from lorax_spec.types import AdapterInfo
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import lorax_spec_pb2_grpc
 from lorax_spec.wire import (
-    adapter_info_from_pb,
     adapter_info_to_pb,
     info_to_pb,
     input_tokens_to_pb,
@@ -34,9 +30,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
-    def __init__(self, frontend: Frontend, pool: WorkerPool) -> None:
+    def __init__(self, frontend: Frontend, adapters: Adapters) -> None:
         self._frontend = frontend
-        self._pool = pool
+        self._adapters = adapters
 
     async def Generate(  # noqa: N802 - gRPC's name
         self, request: pb.GenerateRequest, context: Context
@@ -49,10 +45,11 @@ class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
     ) -> None:
         async with (
             _errors_as_status(context),
-            aclosing(self._frontend.stream(request_from_pb(request))) as events,
+            aclosing(self._frontend.stream(request_from_pb(request))) as batches,
         ):
-            async for event in events:
-                await context.write(stream_to_pb(event))
+            async for events in batches:
+                for event in events:
+                    await context.write(stream_to_pb(event))
 
     async def Tokenize(  # noqa: N802
         self, request: pb.TokenizeRequest, context: Context
@@ -71,39 +68,29 @@ class LoraxSpecService(lorax_spec_pb2_grpc.LoraxSpecServicer):
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
         async with _errors_as_status(context):
-            answers = await self._everywhere("ListAdapters", request, context)
-            return pb.ListAdaptersResponse(adapters=_merge(answers))
+            adapters = await self._adapters.known(context.time_remaining())
+            return pb.ListAdaptersResponse(adapters=map(adapter_info_to_pb, adapters))
 
     async def LoadAdapter(  # noqa: N802
         self, request: pb.LoadAdapterRequest, context: Context
     ) -> pb.LoadAdapterResponse:
         async with _errors_as_status(context):
-            _require_adapter_id(request.adapter_id)
-            answers = await self._everywhere("LoadAdapter", request, context)
-            return pb.LoadAdapterResponse(adapter=answers[0].adapter)
+            adapter = await self._adapters.load(request, context.time_remaining())
+            return pb.LoadAdapterResponse(adapter=adapter_info_to_pb(adapter))
 
     async def UnloadAdapter(  # noqa: N802
         self, request: pb.UnloadAdapterRequest, context: Context
     ) -> pb.UnloadAdapterResponse:
         async with _errors_as_status(context):
-            _require_adapter_id(request.adapter_id)
-            answers = await self._everywhere("UnloadAdapter", request, context)
-            return pb.UnloadAdapterResponse(adapter=answers[0].adapter)
+            adapter = await self._adapters.unload(request, context.time_remaining())
+            return pb.UnloadAdapterResponse(adapter=adapter_info_to_pb(adapter))
 
     async def PinAdapter(  # noqa: N802
         self, request: pb.PinAdapterRequest, context: Context
     ) -> pb.PinAdapterResponse:
         async with _errors_as_status(context):
-            _require_adapter_id(request.adapter_id)
-            answers = await self._everywhere("PinAdapter", request, context)
-            return pb.PinAdapterResponse(adapter=answers[0].adapter)
-
-    async def _everywhere(self, method: str, request: Message, context: Context) -> list[Any]:
-        """Every worker's answer, within the caller's deadline."""
-        timeout = context.time_remaining()
-        return await self._pool.everywhere(
-            lambda stub: getattr(stub, method)(request, timeout=timeout)
-        )
+            adapter = await self._adapters.pin(request, context.time_remaining())
+            return pb.PinAdapterResponse(adapter=adapter_info_to_pb(adapter))
 
 
 @asynccontextmanager
@@ -121,18 +108,3 @@ async def _errors_as_status(context: Context) -> AsyncIterator[None]:
         logger.exception("a request failed")
         status = status_of(InternalError("the router failed; its log says why"))
     await context.abort(status.code, status.details or "", status.trailing_metadata or ())
-
-
-def _require_adapter_id(adapter_id: str) -> None:
-    if not adapter_id:
-        raise InvalidArgument("`adapter_id` cannot be empty", "adapter_id")
-
-
-def _merge(answers: list[pb.ListAdaptersResponse]) -> list[pb.Adapter]:
-    """One entry for each adapter; what was read with other credentials is another."""
-    merged: dict[tuple[str, str, str, str], AdapterInfo] = {}
-    for message in (message for answer in answers for message in answer.adapters):
-        info = adapter_info_from_pb(message)
-        key = info.source, info.adapter_id, info.revision, info.scope
-        merged[key] = add_infos(merged[key], info) if key in merged else info
-    return [adapter_info_to_pb(info) for info in merged.values()]

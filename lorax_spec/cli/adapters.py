@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorax_spec.cli.connect import DEFAULT_TARGET, Target
+from lorax_spec.cli.connect import DEFAULT_TARGET, Target, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,9 +51,7 @@ def list_(target: Target = DEFAULT_TARGET) -> None:
 
     lorax-spec adapters list --target localhost:50051
     """
-    from lorax_spec.client import Client
-
-    with Client(target) as client:
+    with connect(target) as client:
         _table(client.list_adapters())
 
 
@@ -85,9 +83,8 @@ def load(
     lorax-spec adapters load me/private --api-token hf_... --no-wait
     """
     from lorax_spec.cli.loading import watched
-    from lorax_spec.client import Client
 
-    with Client(target, timeout=timeout, api_token=api_token) as client:
+    with connect(target, timeout=timeout, api_token=api_token) as client:
 
         def begin() -> AdapterInfo:
             return client.load_adapter(
@@ -106,9 +103,7 @@ def unload(adapter_id: AdapterId, target: Target = DEFAULT_TARGET) -> None:
 
     lorax-spec adapters unload demo/pirate
     """
-    from lorax_spec.client import Client
-
-    with Client(target) as client:
+    with connect(target) as client:
         _table([client.unload_adapter(adapter_id)])
 
 
@@ -118,9 +113,7 @@ def pin(adapter_id: AdapterId, target: Target = DEFAULT_TARGET) -> None:
 
     lorax-spec adapters pin demo/pirate
     """
-    from lorax_spec.client import Client
-
-    with Client(target) as client:
+    with connect(target) as client:
         _table([client.pin_adapter(adapter_id)])
 
 
@@ -130,9 +123,7 @@ def unpin(adapter_id: AdapterId, target: Target = DEFAULT_TARGET) -> None:
 
     lorax-spec adapters unpin demo/pirate
     """
-    from lorax_spec.client import Client
-
-    with Client(target) as client:
+    with connect(target) as client:
         _table([client.pin_adapter(adapter_id, pinned=False)])
 
 

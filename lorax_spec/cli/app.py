@@ -16,6 +16,7 @@ _COMMANDS = {
     "serve": "lorax_spec.cli.serve",
     "generate": "lorax_spec.cli.generate",
     "adapters": "lorax_spec.cli.adapters",
+    "keys": "lorax_spec.cli.keys",
     "demo": "lorax_spec.cli.demo",
     "doctor": "lorax_spec.cli.doctor",
     "train": "lorax_spec.train.cli",

@@ -69,6 +69,10 @@ class Child:
     def end(self, number: int = signal.SIGTERM) -> None:
         """Ask it to end and do not start it again."""
         self._ending.set()
+        self.tell(number)
+
+    def tell(self, number: int) -> None:
+        """Send it a signal that it goes on after; nothing where it is not running."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 

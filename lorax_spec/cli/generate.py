@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorax_spec.cli.connect import DEFAULT_TARGET, Target
+from lorax_spec.cli.connect import DEFAULT_TARGET, Target, connect
 from lorax_spec.types import Method
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ def generate(
 
         lorax-spec generate "A person as JSON: " --schema person.json --temperature 0.8 --best-of 3
     """
-    from lorax_spec.client import Client
     from lorax_spec.types import Message, ResponseFormat, Speculation
 
     merged = _merged(merge or [], merge_method, merge_density, merge_sign_method)
@@ -176,7 +175,7 @@ def generate(
         raise typer.BadParameter("give a prompt, or --chat for a conversation")
     if prompt == "-":
         prompt = sys.stdin.read()
-    with Client(target, timeout=timeout) as client:
+    with connect(target, timeout=timeout) as client:
         if prompt is not None:
             question = [Message("user", prompt)] if chat else prompt
             _show(_answer(client, question, options), show_speculation)

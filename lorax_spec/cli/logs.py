@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 
 
-def configure(process: str, *, json_output: bool) -> None:
-    """``process`` says who speaks: serve, router or worker."""
+def _nothing() -> Mapping[str, str]:
+    return {}
+
+
+def configure(
+    process: str, *, json_output: bool, context: Callable[[], Mapping[str, str]] = _nothing
+) -> None:
+    """``process`` says who speaks: serve, router or worker; ``context`` is asked for each line what
+    it is about, such as a request's id."""
     handler = logging.StreamHandler()
     handler.setFormatter(
-        _JsonFormatter(process)
+        _JsonFormatter(process, context)
         if json_output
         else logging.Formatter(f"%(asctime)s %(levelname)-7s {process}  %(message)s")
     )
@@ -18,9 +26,12 @@ def configure(process: str, *, json_output: bool) -> None:
 
 
 class _JsonFormatter(logging.Formatter):
-    def __init__(self, process: str) -> None:
+    """A record's ``fields`` become entries of their own."""
+
+    def __init__(self, process: str, context: Callable[[], Mapping[str, str]]) -> None:
         super().__init__()
         self._process = process
+        self._context = context
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -29,6 +40,8 @@ class _JsonFormatter(logging.Formatter):
             "process": self._process,
             "logger": record.name,
             "message": record.getMessage(),
+            **self._context(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

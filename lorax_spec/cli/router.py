@@ -33,9 +33,10 @@ def router(
     """
     from lorax_spec.cli import logs
     from lorax_spec.cli.orphan import end_with_parent
+    from lorax_spec.router.arrival import log_fields
     from lorax_spec.router.server import RouterConfig, serve_router
 
-    logs.configure("router", json_output=options.json_output)
+    logs.configure("router", json_output=options.json_output, context=log_fields)
     if supervised:
         end_with_parent()
     config = RouterConfig(
@@ -49,6 +50,10 @@ def router(
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
         tls_ca=options.tls_ca,
+        api_key_file=options.api_key_file,
+        cors_origins=options.cors_origin,
+        max_request_bytes=options.max_request_bytes,
+        otlp_endpoint=options.otlp_endpoint,
         drain_timeout=options.drain_timeout,
     )
     try:

@@ -44,14 +44,22 @@ class Supervisor:
 
     async def serve(self) -> int:
         """Serve until ``stop``, SIGTERM or SIGINT; a second time does not wait for the drain.
+        SIGHUP has the router read its API keys again.
 
         Returns the exit status: 0 after a drain, a child's own where it could not start.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        if self._options.api_key_file is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         with self._folder:
             return await self._serve()
+
+    def _reload(self) -> None:
+        """A router that is not up yet would die of it, and reads its keys anyway."""
+        if "router" in self._up:
+            self._router.tell(signal.SIGHUP)
 
     def stop(self) -> None:
         if self._stopping.is_set():

@@ -52,8 +52,12 @@ def worker(
 
     try:
         status = serve_worker(
-            WorkerConfig(listen), core, lambda address: print(f"ready {address}", flush=True)
+            WorkerConfig(listen, otlp_endpoint=options.otlp_endpoint),
+            core,
+            lambda address: print(f"ready {address}", flush=True),
         )
     except PreloadError as error:
         raise typer.BadParameter(f"--preloaded-adapter-ids: {error}") from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     raise typer.Exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -14,6 +15,7 @@ from lorax_spec.client import calls
 from lorax_spec.client.arguments import GenerateOptions
 from lorax_spec.client.base import ClientBase
 from lorax_spec.client.connection import CHANNEL_OPTIONS, unfinished
+from lorax_spec.client.tracing import Metadata, traced
 from lorax_spec.types import AdapterInfo, Info, InputToken, Message, Response, StreamResponse
 from lorax_spec.v1.lorax_spec_pb2_grpc import LoraxSpecStub
 
@@ -119,23 +121,32 @@ class AsyncClient(ClientBase):
     def _stub(self) -> LoraxSpecStub:
         return LoraxSpecStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def _start(self, call: calls.Call[Any], timeout: float | None) -> Any:
+    def _start(self, call: calls.Call[Any], timeout: float | None, trace: Metadata) -> Any:
         method = getattr(self._stub, call.method)
-        return method(call.request, timeout=timeout, metadata=self._connection.metadata())
+        metadata = (*self._connection.metadata(), *trace)
+        return method(call.request, timeout=timeout, metadata=metadata)
 
     async def _run(self, call: calls.Call[Answer]) -> Answer:
         attempts = self._connection.attempts(call)
-        while True:
-            try:
-                return call.read(await self._start(call, attempts.time_left()))
-            except grpc.RpcError as failure:
-                await asyncio.sleep(attempts.pause_after(failure))
+        with traced(call.method) as trace:
+            while True:
+                try:
+                    return call.read(await self._start(call, attempts.time_left(), trace))
+                except grpc.RpcError as failure:
+                    await asyncio.sleep(attempts.pause_after(failure))
 
     async def _stream(self, whole: calls.Call[Response]) -> AsyncGenerator[StreamResponse, None]:
-        call = calls.streamed(whole)
+        with traced(whole.method) as trace:
+            async with aclosing(self._events(calls.streamed(whole), trace)) as events:
+                async for event in events:
+                    yield event
+
+    async def _events(
+        self, call: calls.Call[StreamResponse], trace: Metadata
+    ) -> AsyncGenerator[StreamResponse, None]:
         attempts, answered, complete = self._connection.attempts(call), False, False
         while not complete:
-            stream = self._start(call, attempts.time_left())
+            stream = self._start(call, attempts.time_left(), trace)
             try:
                 async for message in stream:
                     event, answered = call.read(message), True

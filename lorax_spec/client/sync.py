@@ -14,6 +14,7 @@ from lorax_spec.client import calls
 from lorax_spec.client.arguments import GenerateOptions
 from lorax_spec.client.base import ClientBase
 from lorax_spec.client.connection import CHANNEL_OPTIONS, unfinished
+from lorax_spec.client.tracing import Metadata, traced
 from lorax_spec.types import AdapterInfo, Info, InputToken, Message, Response, StreamResponse
 from lorax_spec.v1.lorax_spec_pb2_grpc import LoraxSpecStub
 
@@ -119,23 +120,30 @@ class Client(ClientBase):
     def _stub(self) -> LoraxSpecStub:
         return LoraxSpecStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def _start(self, call: calls.Call[Any], timeout: float | None) -> Any:
+    def _start(self, call: calls.Call[Any], timeout: float | None, trace: Metadata) -> Any:
         method = getattr(self._stub, call.method)
-        return method(call.request, timeout=timeout, metadata=self._connection.metadata())
+        metadata = (*self._connection.metadata(), *trace)
+        return method(call.request, timeout=timeout, metadata=metadata)
 
     def _run(self, call: calls.Call[Answer]) -> Answer:
         attempts = self._connection.attempts(call)
-        while True:
-            try:
-                return call.read(self._start(call, attempts.time_left()))
-            except grpc.RpcError as failure:
-                time.sleep(attempts.pause_after(failure))
+        with traced(call.method) as trace:
+            while True:
+                try:
+                    return call.read(self._start(call, attempts.time_left(), trace))
+                except grpc.RpcError as failure:
+                    time.sleep(attempts.pause_after(failure))
 
     def _stream(self, whole: calls.Call[Response]) -> Generator[StreamResponse, None, None]:
-        call = calls.streamed(whole)
+        with traced(whole.method) as trace:
+            yield from self._events(calls.streamed(whole), trace)
+
+    def _events(
+        self, call: calls.Call[StreamResponse], trace: Metadata
+    ) -> Generator[StreamResponse, None, None]:
         attempts, answered, complete = self._connection.attempts(call), False, False
         while not complete:
-            stream = self._start(call, attempts.time_left())
+            stream = self._start(call, attempts.time_left(), trace)
             try:
                 for message in stream:
                     event, answered = call.read(message), True

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lorax_spec.v1 import lorax_spec_pb2 as lorax__spec_dot_v1_dot_lorax__spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alorax_spec/v1/worker.proto\x12\rlorax_spec.v1\x1a\x1elorax_spec/v1/lorax_spec.proto\"D\n\x16\x44\x65scribeAdapterRequest\x12*\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x19.lorax_spec.v1.AdapterRef\"\xb9\x01\n\x17\x44\x65scribeAdapterResponse\x12\x15\n\rchat_template\x18\x01 \x01(\t\x12Q\n\x0especial_tokens\x18\x02 \x03(\x0b\x32\x39.lorax_spec.v1.DescribeAdapterResponse.SpecialTokensEntry\x1a\x34\n\x12SpecialTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\rRouterMessage\x12\'\n\x06submit\x18\x01 \x01(\x0b\x32\x15.lorax_spec.v1.SubmitH\x00\x12\'\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x15.lorax_spec.v1.CancelH\x00\x42\t\n\x07message\"\xd1\x02\n\x06Submit\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x1b\n\x13generated_token_ids\x18\x03 \x03(\r\x12*\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x19.lorax_spec.v1.AdapterRef\x12)\n\x06medusa\x18\x05 \x01(\x0b\x32\x19.lorax_spec.v1.AdapterRef\x12-\n\nparameters\x18\x06 \x01(\x0b\x32\x19.lorax_spec.v1.Parameters\x12/\n\x0bspeculation\x18\x07 \x01(\x0b\x32\x1a.lorax_spec.v1.Speculation\x12\x1b\n\x13reference_token_ids\x18\x08 \x03(\r\x12(\n\x06merged\x18\t \x01(\x0b\x32\x18.lorax_spec.v1.MergedRef\"U\n\nAdapterRef\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x11\n\tapi_token\x18\x04 \x01(\t\"\x85\x01\n\tMergedRef\x12(\n\x05parts\x18\x01 \x03(\x0b\x32\x19.lorax_spec.v1.AdapterRef\x12\x0f\n\x07weights\x18\x02 \x03(\x01\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65nsity\x18\x04 \x01(\x01\x12\x1c\n\x14majority_sign_method\x18\x05 \x01(\t\"\x1c\n\x06\x43\x61ncel\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\"f\n\rWorkerMessage\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.lorax_spec.v1.Event\x12&\n\x04load\x18\x02 \x01(\x0b\x32\x13.lorax_spec.v1.LoadH\x00\x88\x01\x01\x42\x07\n\x05_load\"\x91\x01\n\x05\x45vent\x12)\n\x07\x65mitted\x18\x01 \x01(\x0b\x32\x16.lorax_spec.v1.EmittedH\x00\x12+\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x17.lorax_spec.v1.FinishedH\x00\x12\'\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x15.lorax_spec.v1.FailedH\x00\x42\x07\n\x05\x65vent\"\x99\x02\n\x07\x45mitted\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x33\n\x06tokens\x18\x02 \x03(\x0b\x32#.lorax_spec.v1.Emitted.EmittedToken\x12\x18\n\x10prefill_logprobs\x18\x03 \x03(\x02\x12\x36\n\x0bspeculation\x18\x04 \x01(\x0b\x32!.lorax_spec.v1.SpeculationDetails\x1as\n\x0c\x45mittedToken\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x0f\n\x07\x64rafter\x18\x03 \x01(\t\x12\x17\n\x0f\x61lternative_ids\x18\x04 \x03(\r\x12\x1c\n\x14\x61lternative_logprobs\x18\x05 \x03(\x02\"\xac\x01\n\x08\x46inished\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.lorax_spec.v1.FinishReason\x12\x36\n\x0bspeculation\x18\x03 \x01(\x0b\x32!.lorax_spec.v1.SpeculationDetails\x12\'\n\x07timings\x18\x04 \x01(\x0b\x32\x16.lorax_spec.v1.Timings\"_\n\x06\x46\x61iled\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x13\n\x0bretry_after\x18\x05 \x01(\x01\"V\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x13\n\x0b\x66ree_tokens\x18\x03 \x01(\x04\x12\x17\n\x0f\x64\x65vice_adapters\x18\x04 \x03(\t2\xd8\x04\n\x06Worker\x12I\n\x07\x43onnect\x12\x1c.lorax_spec.v1.RouterMessage\x1a\x1c.lorax_spec.v1.WorkerMessage(\x01\x30\x01\x12\x43\n\x08\x44\x65scribe\x12\x1a.lorax_spec.v1.InfoRequest\x1a\x1b.lorax_spec.v1.InfoResponse\x12W\n\x0cListAdapters\x12\".lorax_spec.v1.ListAdaptersRequest\x1a#.lorax_spec.v1.ListAdaptersResponse\x12T\n\x0bLoadAdapter\x12!.lorax_spec.v1.LoadAdapterRequest\x1a\".lorax_spec.v1.LoadAdapterResponse\x12Z\n\rUnloadAdapter\x12#.lorax_spec.v1.UnloadAdapterRequest\x1a$.lorax_spec.v1.UnloadAdapterResponse\x12Q\n\nPinAdapter\x12 .lorax_spec.v1.PinAdapterRequest\x1a!.lorax_spec.v1.PinAdapterResponse\x12`\n\x0f\x44\x65scribeAdapter\x12%.lorax_spec.v1.DescribeAdapterRequest\x1a&.lorax_spec.v1.DescribeAdapterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alorax_spec/v1/worker.proto\x12\rlorax_spec.v1\x1a\x1elorax_spec/v1/lorax_spec.proto\"D\n\x16\x44\x65scribeAdapterRequest\x12*\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x19.lorax_spec.v1.AdapterRef\"\xb9\x01\n\x17\x44\x65scribeAdapterResponse\x12\x15\n\rchat_template\x18\x01 \x01(\t\x12Q\n\x0especial_tokens\x18\x02 \x03(\x0b\x32\x39.lorax_spec.v1.DescribeAdapterResponse.SpecialTokensEntry\x1a\x34\n\x12SpecialTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\rRouterMessage\x12\'\n\x06submit\x18\x01 \x01(\x0b\x32\x15.lorax_spec.v1.SubmitH\x00\x12\'\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x15.lorax_spec.v1.CancelH\x00\x42\t\n\x07message\"\xe6\x02\n\x06Submit\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x1b\n\x13generated_token_ids\x18\x03 \x03(\r\x12*\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x19.lorax_spec.v1.AdapterRef\x12)\n\x06medusa\x18\x05 \x01(\x0b\x32\x19.lorax_spec.v1.AdapterRef\x12-\n\nparameters\x18\x06 \x01(\x0b\x32\x19.lorax_spec.v1.Parameters\x12/\n\x0bspeculation\x18\x07 \x01(\x0b\x32\x1a.lorax_spec.v1.Speculation\x12\x1b\n\x13reference_token_ids\x18\x08 \x03(\r\x12(\n\x06merged\x18\t \x01(\x0b\x32\x18.lorax_spec.v1.MergedRef\x12\x13\n\x0btraceparent\x18\n \x01(\t\"U\n\nAdapterRef\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x11\n\tapi_token\x18\x04 \x01(\t\"\x85\x01\n\tMergedRef\x12(\n\x05parts\x18\x01 \x03(\x0b\x32\x19.lorax_spec.v1.AdapterRef\x12\x0f\n\x07weights\x18\x02 \x03(\x01\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65nsity\x18\x04 \x01(\x01\x12\x1c\n\x14majority_sign_method\x18\x05 \x01(\t\"\x1c\n\x06\x43\x61ncel\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\"\x91\x01\n\rWorkerMessage\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.lorax_spec.v1.Event\x12&\n\x04load\x18\x02 \x01(\x0b\x32\x13.lorax_spec.v1.LoadH\x00\x88\x01\x01\x12)\n\x05moves\x18\x03 \x03(\x0b\x32\x1a.lorax_spec.v1.AdapterMoveB\x07\n\x05_load\"A\n\x0b\x41\x64\x61pterMove\x12\x12\n\nadapter_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"\x91\x01\n\x05\x45vent\x12)\n\x07\x65mitted\x18\x01 \x01(\x0b\x32\x16.lorax_spec.v1.EmittedH\x00\x12+\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x17.lorax_spec.v1.FinishedH\x00\x12\'\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x15.lorax_spec.v1.FailedH\x00\x42\x07\n\x05\x65vent\"\x99\x02\n\x07\x45mitted\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x33\n\x06tokens\x18\x02 \x03(\x0b\x32#.lorax_spec.v1.Emitted.EmittedToken\x12\x18\n\x10prefill_logprobs\x18\x03 \x03(\x02\x12\x36\n\x0bspeculation\x18\x04 \x01(\x0b\x32!.lorax_spec.v1.SpeculationDetails\x1as\n\x0c\x45mittedToken\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x0f\n\x07\x64rafter\x18\x03 \x01(\t\x12\x17\n\x0f\x61lternative_ids\x18\x04 \x03(\r\x12\x1c\n\x14\x61lternative_logprobs\x18\x05 \x03(\x02\"\xac\x01\n\x08\x46inished\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.lorax_spec.v1.FinishReason\x12\x36\n\x0bspeculation\x18\x03 \x01(\x0b\x32!.lorax_spec.v1.SpeculationDetails\x12\'\n\x07timings\x18\x04 \x01(\x0b\x32\x16.lorax_spec.v1.Timings\"_\n\x06\x46\x61iled\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x13\n\x0bretry_after\x18\x05 \x01(\x01\"V\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x13\n\x0b\x66ree_tokens\x18\x03 \x01(\x04\x12\x17\n\x0f\x64\x65vice_adapters\x18\x04 \x03(\t2\xd8\x04\n\x06Worker\x12I\n\x07\x43onnect\x12\x1c.lorax_spec.v1.RouterMessage\x1a\x1c.lorax_spec.v1.WorkerMessage(\x01\x30\x01\x12\x43\n\x08\x44\x65scribe\x12\x1a.lorax_spec.v1.InfoRequest\x1a\x1b.lorax_spec.v1.InfoResponse\x12W\n\x0cListAdapters\x12\".lorax_spec.v1.ListAdaptersRequest\x1a#.lorax_spec.v1.ListAdaptersResponse\x12T\n\x0bLoadAdapter\x12!.lorax_spec.v1.LoadAdapterRequest\x1a\".lorax_spec.v1.LoadAdapterResponse\x12Z\n\rUnloadAdapter\x12#.lorax_spec.v1.UnloadAdapterRequest\x1a$.lorax_spec.v1.UnloadAdapterResponse\x12Q\n\nPinAdapter\x12 .lorax_spec.v1.PinAdapterRequest\x1a!.lorax_spec.v1.PinAdapterResponse\x12`\n\x0f\x44\x65scribeAdapter\x12%.lorax_spec.v1.DescribeAdapterRequest\x1a&.lorax_spec.v1.DescribeAdapterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,27 +43,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTERMESSAGE']._serialized_start=335
   _globals['_ROUTERMESSAGE']._serialized_end=443
   _globals['_SUBMIT']._serialized_start=446
-  _globals['_SUBMIT']._serialized_end=783
-  _globals['_ADAPTERREF']._serialized_start=785
-  _globals['_ADAPTERREF']._serialized_end=870
-  _globals['_MERGEDREF']._serialized_start=873
-  _globals['_MERGEDREF']._serialized_end=1006
-  _globals['_CANCEL']._serialized_start=1008
-  _globals['_CANCEL']._serialized_end=1036
-  _globals['_WORKERMESSAGE']._serialized_start=1038
-  _globals['_WORKERMESSAGE']._serialized_end=1140
-  _globals['_EVENT']._serialized_start=1143
-  _globals['_EVENT']._serialized_end=1288
-  _globals['_EMITTED']._serialized_start=1291
-  _globals['_EMITTED']._serialized_end=1572
-  _globals['_EMITTED_EMITTEDTOKEN']._serialized_start=1457
-  _globals['_EMITTED_EMITTEDTOKEN']._serialized_end=1572
-  _globals['_FINISHED']._serialized_start=1575
-  _globals['_FINISHED']._serialized_end=1747
-  _globals['_FAILED']._serialized_start=1749
-  _globals['_FAILED']._serialized_end=1844
-  _globals['_LOAD']._serialized_start=1846
-  _globals['_LOAD']._serialized_end=1932
-  _globals['_WORKER']._serialized_start=1935
-  _globals['_WORKER']._serialized_end=2535
+  _globals['_SUBMIT']._serialized_end=804
+  _globals['_ADAPTERREF']._serialized_start=806
+  _globals['_ADAPTERREF']._serialized_end=891
+  _globals['_MERGEDREF']._serialized_start=894
+  _globals['_MERGEDREF']._serialized_end=1027
+  _globals['_CANCEL']._serialized_start=1029
+  _globals['_CANCEL']._serialized_end=1057
+  _globals['_WORKERMESSAGE']._serialized_start=1060
+  _globals['_WORKERMESSAGE']._serialized_end=1205
+  _globals['_ADAPTERMOVE']._serialized_start=1207
+  _globals['_ADAPTERMOVE']._serialized_end=1272
+  _globals['_EVENT']._serialized_start=1275
+  _globals['_EVENT']._serialized_end=1420
+  _globals['_EMITTED']._serialized_start=1423
+  _globals['_EMITTED']._serialized_end=1704
+  _globals['_EMITTED_EMITTEDTOKEN']._serialized_start=1589
+  _globals['_EMITTED_EMITTEDTOKEN']._serialized_end=1704
+  _globals['_FINISHED']._serialized_start=1707
+  _globals['_FINISHED']._serialized_end=1879
+  _globals['_FAILED']._serialized_start=1881
+  _globals['_FAILED']._serialized_end=1976
+  _globals['_LOAD']._serialized_start=1978
+  _globals['_LOAD']._serialized_end=2064
+  _globals['_WORKER']._serialized_start=2067
+  _globals['_WORKER']._serialized_end=2667
 # @@protoc_insertion_point(module_scope)

@@ -37,7 +37,7 @@ class RouterMessage(_message.Message):
     def __init__(self, submit: _Optional[_Union[Submit, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation", "reference_token_ids", "merged")
+    __slots__ = ("request_id", "prompt_token_ids", "generated_token_ids", "adapter", "medusa", "parameters", "speculation", "reference_token_ids", "merged", "traceparent")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Submit(_message.Message):
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     MERGED_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     generated_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -56,7 +57,8 @@ class Submit(_message.Message):
     speculation: _lorax_spec_pb2.Speculation
     reference_token_ids: _containers.RepeatedScalarFieldContainer[int]
     merged: MergedRef
-    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ..., reference_token_ids: _Optional[_Iterable[int]] = ..., merged: _Optional[_Union[MergedRef, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, request_id: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., generated_token_ids: _Optional[_Iterable[int]] = ..., adapter: _Optional[_Union[AdapterRef, _Mapping]] = ..., medusa: _Optional[_Union[AdapterRef, _Mapping]] = ..., parameters: _Optional[_Union[_lorax_spec_pb2.Parameters, _Mapping]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.Speculation, _Mapping]] = ..., reference_token_ids: _Optional[_Iterable[int]] = ..., merged: _Optional[_Union[MergedRef, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class AdapterRef(_message.Message):
     __slots__ = ("adapter_id", "source", "revision", "api_token")
@@ -91,12 +93,24 @@ class Cancel(_message.Message):
     def __init__(self, request_id: _Optional[int] = ...) -> None: ...
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("events", "load")
+    __slots__ = ("events", "load", "moves")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    MOVES_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     load: Load
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    moves: _containers.RepeatedCompositeFieldContainer[AdapterMove]
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., moves: _Optional[_Iterable[_Union[AdapterMove, _Mapping]]] = ...) -> None: ...
+
+class AdapterMove(_message.Message):
+    __slots__ = ("adapter_id", "stage", "seconds")
+    ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    adapter_id: str
+    stage: str
+    seconds: float
+    def __init__(self, adapter_id: _Optional[str] = ..., stage: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("emitted", "finished", "failed")

@@ -13,7 +13,7 @@ from lorax_spec.engine.request import (
     TokenRequest,
 )
 from lorax_spec.errors import InvalidArgument, Overloaded, error_from_code
-from lorax_spec.types import AdapterChat, AdapterRef, MergedRef
+from lorax_spec.types import AdapterChat, AdapterMove, AdapterRef, MergedRef
 from lorax_spec.v1 import worker_pb2 as pb
 from lorax_spec.wire.fields import assign, extend
 from lorax_spec.wire.requests import (
@@ -47,6 +47,7 @@ class WorkerReport:
 
     events: tuple[Event, ...] = ()
     load: WorkerLoad | None = None
+    moves: tuple[AdapterMove, ...] = ()
 
 
 def submit_to_pb(request: TokenRequest) -> pb.Submit:
@@ -58,6 +59,7 @@ def submit_to_pb(request: TokenRequest) -> pb.Submit:
         medusa=None if request.medusa is None else adapter_ref_to_pb(request.medusa),
         parameters=parameters_to_pb(request.parameters),
         speculation=speculation_to_pb(request.speculation),
+        traceparent=request.traceparent,
     )
     extend(message, "prompt_token_ids", request.prompt)
     extend(message, "generated_token_ids", request.generated)
@@ -75,6 +77,7 @@ def submit_from_pb(message: pb.Submit) -> TokenRequest:
         medusa=adapter_ref_from_pb(message.medusa) if message.HasField("medusa") else None,
         generated=tuple(message.generated_token_ids),
         reference=tuple(message.reference_token_ids),
+        traceparent=message.traceparent,
     )
 
 
@@ -129,6 +132,7 @@ def report_to_pb(report: WorkerReport) -> pb.WorkerMessage:
     return pb.WorkerMessage(
         events=[_event_to_pb(event) for event in report.events],
         load=None if report.load is None else _load_to_pb(report.load),
+        moves=[pb.AdapterMove(**vars(move)) for move in report.moves],
     )
 
 
@@ -137,6 +141,7 @@ def report_from_pb(message: pb.WorkerMessage) -> WorkerReport:
     return WorkerReport(
         tuple(_event_from_pb(event) for event in message.events),
         _load_from_pb(message.load) if message.HasField("load") else None,
+        tuple(AdapterMove(one.adapter_id, one.stage, one.seconds) for one in message.moves),
     )
 
 

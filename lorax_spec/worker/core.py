@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from lorax_spec.engine.request import Event, TokenRequest
-from lorax_spec.types import AdapterChat, AdapterInfo, AdapterRef, Info
+from lorax_spec.types import AdapterChat, AdapterInfo, AdapterMove, AdapterRef, Info
 
 
 class Adapters(Protocol):
@@ -25,6 +25,10 @@ class Adapters(Protocol):
 
     def chat(self, ref: AdapterRef) -> Future[AdapterChat]:
         """How its folder writes conversations, once it was read; returns at once."""
+        ...
+
+    def take_moves(self) -> Sequence[AdapterMove]:
+        """Loads and evictions since the last call, oldest first."""
         ...
 
     def set_wakeup(self, callback: Callable[[], None]) -> None:

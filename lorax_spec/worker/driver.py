@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
 from lorax_spec.errors import InternalError
+from lorax_spec.types import AdapterMove
 from lorax_spec.wire import WorkerLoad
 from lorax_spec.worker.core import Core
 
@@ -44,13 +45,16 @@ class Driver:
         *,
         on_load: Callable[[WorkerLoad], None],
         on_exit: Callable[[BaseException | None], None],
+        on_moves: Callable[[Sequence[AdapterMove]], None] = lambda moves: None,
     ) -> None:
-        """``on_load`` hears of every change of the engine's load; ``on_exit`` of the thread's end,
-        with the error where a step failed.  Both are called on the event loop."""
+        """``on_load`` hears of every change of the engine's load, ``on_moves`` what its adapters
+        did; ``on_exit`` of the thread's end, with the error where a step failed.  All are called on
+        the event loop."""
         self._core = core
         self._loop = loop
         self._on_load = on_load
         self._on_exit = on_exit
+        self._on_moves = on_moves
         self._changed = threading.Condition()
         self._inbox: list[Callable[[], None]] = []
         self._woken = False
@@ -111,16 +115,22 @@ class Driver:
 
     def _step(self) -> None:
         events = self._core.step() if self._core.has_work else ()
-        load = self._changed_load()
+        load = self._look() if self._time_to_look() else None
         if events or load is not None:
             self._tell(self._deliver, events, load)
 
-    def _changed_load(self) -> WorkerLoad | None:
-        """The load where it changed; while there is work, it is only looked at now and then."""
+    def _time_to_look(self) -> bool:
+        """While there is work, the engine is only looked at now and then."""
         now = time.monotonic()
         if now - self._load_read < _LOAD_INTERVAL and self._core.has_work:
-            return None
+            return False
         self._load_read = now
+        return True
+
+    def _look(self) -> WorkerLoad | None:
+        """The load where it changed; what adapters did is told at once."""
+        if moves := self._core.adapters.take_moves():
+            self._tell(self._on_moves, moves)
         running, waiting, free_tokens, adapters = self._core.load_figures()
         load = WorkerLoad(running, waiting, free_tokens, tuple(adapters))
         if load == self._load:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from lorax_spec.engine.request import Event
+from lorax_spec.types import AdapterMove
 from lorax_spec.wire import WorkerLoad, WorkerReport
 
-#: Events in one message, which must not outgrow what a router receives.
+#: Events in one message, and moves, which must not outgrow what a router receives.
 _MOST_EVENTS = 1024
 
 
@@ -19,6 +20,7 @@ class Outbox:
     def __init__(self, load: WorkerLoad) -> None:
         self._events: list[Event] = []
         self._load: WorkerLoad | None = load
+        self._moves: list[AdapterMove] = []
         self._ended = False
         self._filled = asyncio.Event()
         self._filled.set()
@@ -32,6 +34,10 @@ class Outbox:
         self._load = load
         self._filled.set()
 
+    def add_moves(self, moves: Sequence[AdapterMove]) -> None:
+        self._moves += moves
+        self._filled.set()
+
     def end(self) -> None:
         """Nothing more will be put in."""
         self._ended = True
@@ -40,11 +46,14 @@ class Outbox:
     async def take(self) -> WorkerReport | None:
         """What is there, as soon as there is anything; None at the end."""
         await self._filled.wait()
-        if not self._events and self._load is None:
+        if not self._events and self._load is None and not self._moves:
             return None
-        report = WorkerReport(tuple(self._events[:_MOST_EVENTS]), self._load)
+        report = WorkerReport(
+            tuple(self._events[:_MOST_EVENTS]), self._load, tuple(self._moves[:_MOST_EVENTS])
+        )
         del self._events[:_MOST_EVENTS]
+        del self._moves[:_MOST_EVENTS]
         self._load = None
-        if not self._events and not self._ended:
+        if not self._events and not self._moves and not self._ended:
             self._filled.clear()
         return report

@@ -14,6 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from lorax_spec.tracing import Tracing
 from lorax_spec.v1 import worker_pb2, worker_pb2_grpc
 from lorax_spec.worker.core import Core, CoreFactory
 from lorax_spec.worker.driver import Driver
@@ -41,6 +42,8 @@ class WorkerConfig:
     listen: str = "127.0.0.1:0"
     #: Seconds that running requests get to finish after SIGTERM; None: as long as they take.
     drain_timeout: float | None = None
+    #: Where traces are sent by OTLP; None: none are made.
+    otlp_endpoint: str | None = None
 
 
 def serve_worker(
@@ -49,7 +52,8 @@ def serve_worker(
     """Serve until SIGTERM or SIGINT and return the process's exit status.
 
     ``factory`` makes the engine, on this thread.  ``on_ready`` hears the address that routers
-    connect to.  The status is 0 after a drain and 1 where the engine broke.
+    connect to.  The status is 0 after a drain and 1 where the engine broke.  Raises ValueError
+    where traces are asked for that cannot be made.
     """
     core = factory()
     # What is there now stays: to look through all of it again would take 0.2 s of some step.
@@ -69,9 +73,16 @@ async def _serve(config: WorkerConfig, core: Core, on_ready: Callable[[str], Non
         loop.add_signal_handler(number, terminated.set)
 
     driver = Driver(
-        core, loop, on_load=lambda load: service.publish_load(load), on_exit=broken.set_result
+        core,
+        loop,
+        on_load=lambda load: service.publish_load(load),
+        on_exit=broken.set_result,
+        on_moves=lambda moves: service.publish_moves(moves),
     )
-    service = WorkerService(core, driver)
+    tracing = None
+    if config.otlp_endpoint is not None:
+        tracing = Tracing(config.otlp_endpoint, "lorax-spec-worker")
+    service = WorkerService(core, driver, tracing)
     server = grpc.aio.server(options=_OPTIONS)
     worker_pb2_grpc.add_WorkerServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
@@ -97,6 +108,8 @@ async def _serve(config: WorkerConfig, core: Core, on_ready: Callable[[str], Non
     service.end_streams()
     await server.stop(grace=2)
     stop.cancel()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     return 0 if failure is None else 1
 
 

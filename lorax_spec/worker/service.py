@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -12,7 +13,8 @@ import grpc.aio
 
 from lorax_spec.engine.request import Event, Failed, Finished, TokenRequest
 from lorax_spec.errors import LoraxSpecError, Unavailable
-from lorax_spec.types import AdapterChat, AdapterInfo, AdapterRef
+from lorax_spec.tracing import Tracing
+from lorax_spec.types import AdapterChat, AdapterInfo, AdapterMove, AdapterRef
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
@@ -29,9 +31,12 @@ from lorax_spec.wire import (
 from lorax_spec.worker.core import Core
 from lorax_spec.worker.driver import Driver, Sink
 from lorax_spec.worker.outbox import Outbox
+from lorax_spec.worker.tracing import RequestSpans
 
 #: Calls about adapters that may wait at the same time.
 _ADAPTER_CALLS = 32
+#: Moves of adapters that are kept for a router to come.
+_MOST_UNTOLD = 1024
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,11 +45,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WorkerService(worker_pb2_grpc.WorkerServicer):
     """One router per ``Connect`` stream; when it breaks, its requests are cancelled."""
 
-    def __init__(self, core: Core, driver: Driver) -> None:
+    def __init__(self, core: Core, driver: Driver, tracing: Tracing | None = None) -> None:
         self._core = core
         self._driver = driver
         self._outboxes: set[Outbox] = set()
+        self._tracing = tracing
         self._load = WorkerLoad()
+        self._untold: deque[AdapterMove] = deque(maxlen=_MOST_UNTOLD)
         self._threads = ThreadPoolExecutor(_ADAPTER_CALLS, thread_name_prefix="adapters")
         self.draining = False
 
@@ -52,6 +59,13 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self._load = load
         for outbox in self._outboxes:
             outbox.tell(load)
+
+    def publish_moves(self, moves: Sequence[AdapterMove]) -> None:
+        """To every router; the first one hears what adapters did before it came."""
+        if not self._outboxes:
+            self._untold.extend(moves)
+        for outbox in self._outboxes:
+            outbox.add_moves(moves)
 
     def end_streams(self) -> None:
         """Let every stream end after what is already on its way."""
@@ -62,6 +76,8 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         self, request_iterator: AsyncIterator[worker_pb.RouterMessage], context: Context
     ) -> None:
         outbox = Outbox(self._load)
+        outbox.add_moves([*self._untold])
+        self._untold.clear()
         self._outboxes.add(outbox)
         reader = asyncio.create_task(self._read(request_iterator, outbox))
         try:
@@ -73,9 +89,11 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
 
     async def _read(self, messages: AsyncIterator[worker_pb.RouterMessage], outbox: Outbox) -> None:
         running: dict[int, int] = {}  # the router's id -> the driver's
+        spans = RequestSpans(self._tracing)
 
         def send(events: Sequence[Event]) -> None:
             for event in events:
+                spans.note(event)
                 if isinstance(event, Finished | Failed):
                     running.pop(event.request_id, None)
             outbox.add(events)
@@ -83,14 +101,17 @@ class WorkerService(worker_pb2_grpc.WorkerServicer):
         try:
             async for message in messages:
                 if message.HasField("cancel"):
+                    spans.cancel(message.cancel.request_id)
                     driver_id = running.pop(message.cancel.request_id, None)
                     if driver_id is not None:
                         self._driver.cancel(driver_id)
                 elif message.HasField("submit"):
                     request = self._accept(message.submit, send)
                     if request is not None:
+                        spans.begin(request)
                         running[request.request_id] = self._driver.submit(request, send)
         finally:
+            spans.end()
             for driver_id in running.values():
                 self._driver.cancel(driver_id)
             outbox.end()

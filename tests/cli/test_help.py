@@ -25,6 +25,8 @@ COMMANDS = [
     "adapters pin",
     "adapters unpin",
     "adapters inspect",
+    "keys",
+    "keys new",
     "train",
     "train medusa",
     "bench",

@@ -160,6 +160,7 @@ submits = st.builds(
     medusa=maybe(adapter_refs),
     generated=many(uint32),
     reference=many(uint32),
+    traceparent=text,
 )
 emitted = st.builds(
     engine.Emitted,
@@ -248,6 +249,7 @@ def test_submits(request: engine.TokenRequest) -> None:
         wire.WorkerReport,
         events=many(emitted | finished),
         load=maybe(st.builds(wire.WorkerLoad, uint32, uint32, uint64, many(text))),
+        moves=many(st.builds(types.AdapterMove, text, text, seconds)),
     )
 )
 def test_reports(report: wire.WorkerReport) -> None:

@@ -21,6 +21,8 @@ class House:
     router: Router
     channel: grpc.aio.Channel
     stub: lorax_spec_pb2_grpc.LoraxSpecStub
+    #: Of gRPC.
+    address: str
 
     def stream(self, text: str, count: int, timeout: float | None = None, **fields: Any) -> Any:
         """The call; iterate over it, or cancel it."""
@@ -57,7 +59,7 @@ async def house(
         async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):
             await ready.wait()
             stub = lorax_spec_pb2_grpc.LoraxSpecStub(channel)  # type: ignore[no-untyped-call]
-            yield House(router, channel, stub)
+            yield House(router, channel, stub, address)
         health.cancel()
     finally:
         await router.stop()

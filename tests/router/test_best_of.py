@@ -19,6 +19,8 @@ from lorax_spec.errors import (
 )
 from lorax_spec.router.admission import Admission
 from lorax_spec.router.frontend import Frontend
+from lorax_spec.router.metrics import Metrics
+from lorax_spec.router.observation import Observation
 from lorax_spec.text.best_of import SEED_STEP
 from lorax_spec.types import (
     FinishReason,
@@ -121,16 +123,16 @@ class FailingPool:
         self.running = 0
         self.most = 0
 
-    async def run(self, request: TokenRequest) -> AsyncGenerator[Emitted | Finished]:
+    async def run(self, request: TokenRequest) -> AsyncGenerator[list[Emitted | Finished]]:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             for step in range(10**6):
-                yield Emitted(0, (EmittedToken(65, -1.0),), SpeculationDetails())
+                yield [Emitted(0, (EmittedToken(65, -1.0),), SpeculationDetails())]
                 await asyncio.sleep(0.001)
                 if step == 5 and request.parameters.seed == self.failing:
                     raise InternalError("this one fails")
-            yield Finished(0, FinishReason.LENGTH, SpeculationDetails(), Timings())
+            yield [Finished(0, FinishReason.LENGTH, SpeculationDetails(), Timings())]
         finally:
             self.running -= 1
 
@@ -140,7 +142,7 @@ def test_one_failure_ends_all(failing: int, monkeypatch: pytest.MonkeyPatch) -> 
     async def main() -> None:
         pool: Any = FailingPool(failing)
         admission = Admission(10)
-        frontend = Frontend(pool, admission, None)
+        frontend = Frontend(pool, admission, None, Observation(Metrics()))
         await frontend.load_text(FOLDER)
         monkeypatch.setattr(frontend, "info", lambda: Sizes)
         asked = GenerateRequest("x", parameters=Parameters(100, 0.8, seed=SEED, best_of=3))

@@ -22,19 +22,20 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "errors": "",
         "config": "types errors",
         "v1": "",
+        "tracing": "",
         "kernels": "",
         "adapters": "kernels types errors",
         "speculation": "kernels adapters.weights types errors",
         "text": "engine.request types errors",
         "wire": "engine.request types errors v1",
         "engine": "adapters kernels speculation text embedded types errors",
-        "worker": "engine wire types errors v1",
-        "router": "engine.request text wire types errors v1",
+        "worker": "engine wire types errors v1 tracing",
+        "router": "engine.request text wire types errors v1 tracing",
         "client": "wire types errors v1",
         "embedded": "",
         "embedded.recipe": "embedded speculation train",
         "train": "embedded kernels speculation types errors",
-        "bench": "engine speculation text train embedded types errors",
+        "bench": "adapters kernels engine speculation text train embedded types errors",
     }.items()
 }
 #: May import every room, and no other room imports it.

@@ -11,10 +11,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from lorax_spec.engine.request import Emitted, EmittedToken, Event, Failed, Finished, TokenRequest
-from lorax_spec.errors import AdapterMismatch, AdapterNotFound, LoraxSpecError
+from lorax_spec.errors import (
+    AdapterMismatch,
+    AdapterNotFound,
+    LoraxSpecError,
+    PermissionDenied,
+)
 from lorax_spec.types import (
     AdapterChat,
     AdapterInfo,
+    AdapterMove,
     AdapterRef,
     DrafterCounts,
     FinishReason,
@@ -64,6 +70,7 @@ class FakeAdapters:
     delay: float = 0.0
     infos: dict[str, AdapterInfo] = field(default_factory=dict)
     wakeup: Callable[[], None] = lambda: None
+    moves: list[AdapterMove] = field(default_factory=list)
 
     def list(self) -> list[AdapterInfo]:
         return [*self.infos.values()]
@@ -76,9 +83,12 @@ class FakeAdapters:
             raise AdapterNotFound(f"no adapter {ref.adapter_id!r}")
         if ref.adapter_id == "demo/misfit":
             raise AdapterMismatch("hidden size 64, not 256")
+        if ref.adapter_id == "demo/private" and ref.api_token != "right":
+            raise PermissionDenied("not for this token")
         time.sleep(self.delay)
         info = AdapterInfo(ref.adapter_id, "lora", "device", "device", 10, False)
         self.infos[ref.adapter_id] = info
+        self.moves.append(AdapterMove(ref.adapter_id, "read", self.delay))
         self.wakeup()
         return info
 
@@ -102,6 +112,10 @@ class FakeAdapters:
     def pin(self, adapter_id: str, pinned: bool, timeout: float | None = None) -> AdapterInfo:
         self._change(adapter_id, pinned=pinned)
         return self.infos[adapter_id]
+
+    def take_moves(self) -> list[AdapterMove]:
+        moves, self.moves = self.moves, []
+        return moves
 
     def set_wakeup(self, callback: Callable[[], None]) -> None:
         self.wakeup = callback
@@ -217,20 +231,21 @@ class FakeCore:
     def _load(self, request: TokenRequest, ref: AdapterRef) -> None:
         try:
             self.adapters.load(ref)
-        except (AdapterNotFound, AdapterMismatch) as error:
+        except LoraxSpecError as error:
             self.waiting.pop(request.request_id, None)
             self.errors.append(Failed(request.request_id, error))
             self.adapters.wakeup()
 
 
 def main() -> int:
-    """``python -m tests.worker.fake_core LISTEN STEP_SECONDS``: a worker process."""
-    listen, step_seconds = sys.argv[1:]
+    """``python -m tests.worker.fake_core LISTEN STEP_SECONDS [OTLP_ENDPOINT]``: a worker."""
+    listen, step_seconds, *otlp_endpoint = sys.argv[1:]
+    config = WorkerConfig(listen, otlp_endpoint=otlp_endpoint[0] if otlp_endpoint else None)
 
     def factory() -> Core:
         return FakeCore(float(step_seconds))
 
-    return serve_worker(WorkerConfig(listen), factory, lambda address: print(address, flush=True))
+    return serve_worker(config, factory, lambda address: print(address, flush=True))
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 @contextmanager
 def fake_worker(
-    listen: str = "127.0.0.1:0", step_seconds: float = 0.005
+    listen: str = "127.0.0.1:0", step_seconds: float = 0.005, otlp_endpoint: str = ""
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A worker process on the fake engine, and its address."""
-    with process("-m", "tests.worker.fake_core", listen, str(step_seconds)) as running:
+    words = [listen, str(step_seconds), *([otlp_endpoint] if otlp_endpoint else [])]
+    with process("-m", "tests.worker.fake_core", *words) as running:
         yield running

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from lorax_spec.engine.request import Emitted, Event
-from lorax_spec.types import SpeculationDetails
+from lorax_spec.types import AdapterMove, SpeculationDetails
 from lorax_spec.wire import WorkerLoad, WorkerReport
 from lorax_spec.worker.outbox import Outbox
 
@@ -39,6 +39,10 @@ def test_what_could_not_be_sent_yet_goes_together() -> None:
         assert not waiting.done()
         outbox.add(events(1))
         assert await waiting == WorkerReport(tuple(events(1)), None)
+        outbox.add_moves([AdapterMove("a", "read", 0.5)])
+        outbox.add_moves([AdapterMove("a", "copy", 0.1)])
+        moves = (AdapterMove("a", "read", 0.5), AdapterMove("a", "copy", 0.1))
+        assert await outbox.take() == WorkerReport((), None, moves)
 
     drive(test)
 

@@ -25,7 +25,7 @@ from lorax_spec.errors import (
     LoraxSpecError,
     Unavailable,
 )
-from lorax_spec.types import AdapterRef, Parameters
+from lorax_spec.types import AdapterMove, AdapterRef, Parameters
 from lorax_spec.v1 import lorax_spec_pb2 as pb
 from lorax_spec.v1 import worker_pb2 as worker_pb
 from lorax_spec.v1 import worker_pb2_grpc
@@ -81,6 +81,12 @@ class Router:
             if message.HasField("load"):
                 return message.load
 
+    def moves(self) -> list[AdapterMove]:
+        """Of the next message that has any."""
+        while not (moves := report_from_pb(next(self._messages)).moves):
+            pass
+        return list(moves)
+
     def close(self) -> None:
         self.channel.close()
 
@@ -119,6 +125,23 @@ def test_a_step_is_one_message(router: Router) -> None:
         router.submit(number, f"x{number}", 200)
     router.ends(10)
     assert router.messages < 2 * 100
+
+
+def test_what_adapters_did_before_a_router_came_is_told(
+    worker: tuple[subprocess.Popen[str], str],
+) -> None:
+    with grpc.insecure_channel(worker[1]) as channel:
+        stub = worker_pb2_grpc.WorkerStub(channel)  # type: ignore[no-untyped-call]
+        stub.LoadAdapter(pb.LoadAdapterRequest(adapter_id="demo/early"), timeout=10)
+        time.sleep(0.3)  # the engine's thread has looked
+    first, second = Router(worker[1]), Router(worker[1])
+    try:
+        assert first.moves() == [AdapterMove("demo/early", "read")]
+        first.stub.LoadAdapter(pb.LoadAdapterRequest(adapter_id="demo/late"), timeout=10)
+        assert first.moves() == second.moves() == [AdapterMove("demo/late", "read")]
+    finally:
+        first.close()
+        second.close()
 
 
 def test_a_request_that_moved_here_goes_on_where_it_was(router: Router) -> None:
