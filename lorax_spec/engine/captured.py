@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from lorax_spec.engine.step_ops import Runner
 
 #: Passes before a capture: they compile kernels and let libraries allocate what they need.
 _REHEARSALS = 2
+#: Graphs kept, those used last.  They share one pool, so what each adds is little, but not nothing.
+_MOST_GRAPHS = 128
 
 
 class CapturedPrograms:
@@ -27,7 +30,7 @@ class CapturedPrograms:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._possible = runner.device.type == "cuda"
-        self._graphs: dict[tuple[object, ...], Program] = {}
+        self._graphs: OrderedDict[tuple[object, ...], Program] = OrderedDict()
         self._pool: Any = None
         self._prepared = False
 
@@ -42,7 +45,10 @@ class CapturedPrograms:
         key = (batch.bucket, _company(batch.lanes))
         if key not in self._graphs:
             self._prepared = True
+            if len(self._graphs) == _MOST_GRAPHS:
+                self._graphs.popitem(last=False)
             self._graphs[key] = self._captured(batch)
+        self._graphs.move_to_end(key)
         return self._graphs[key]
 
     def _captured(self, batch: Batch) -> Program:

@@ -15,6 +15,7 @@ from lorax_spec.engine.drafting.grammar import allowed
 from lorax_spec.engine.drafting.line_up import LineUp, line_up
 from lorax_spec.engine.grammar.compiling import Grammars
 from lorax_spec.engine.loading import Loaded, load
+from lorax_spec.engine.ops_choice import walks_of
 from lorax_spec.engine.request import (
     Emitted,
     EmittedToken,
@@ -35,9 +36,8 @@ from lorax_spec.engine.verification import (
     note_prompts,
     outcomes,
     sampled,
-    walk_drafts,
 )
-from lorax_spec.engine.warmup import warm_up
+from lorax_spec.engine.warmup import capture_usual, warm_up
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
 from lorax_spec.speculation.tree import EMPTY
 from lorax_spec.speculation.verify import Walk
@@ -69,11 +69,14 @@ class EngineCore:
             loaded.config.max_batch_size,
         )
         cost = warm_up(self._model, self.adapters.lease(()))
+        if self._model.device.type == "cuda" and not loaded.config.eager:
+            capture_usual(self._model, self.adapters.lease(()))
         self._clock = clock_of(self._model.device)
         drafters = line_up(loaded, cost)
         self._drafting = Drafting(
             drafters, cost, self._clock, loaded.config.speculative_tokens, allowed
         )
+        self._walk = walks_of(loaded.kernels, self._model.vocabulary, self._model.device)
         self._tally = Tally()
 
     @classmethod
@@ -151,7 +154,7 @@ class EngineCore:
         batch = self._model.lay_out(plan)
         hidden, logits = self._model.forward(batch)
         rows = sampled(plan, batch)
-        walks = walk_drafts(rows, logits, self._eos)
+        walks = self._walk(rows, logits, self._eos)
         note_prompts(plan, batch, logits)
         source, target = moves(rows, walks)
         if source:

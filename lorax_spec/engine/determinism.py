@@ -187,7 +187,7 @@ def _all_linear(model: nn.Module) -> bool:
 
 
 def _number(model: nn.Module) -> torch.Tensor:
-    """Of the dtype and on the device of what goes between layers, whose weights may be quantised."""
+    """Of the dtype and on the device of what goes between layers; weights may be quantised."""
     return next(p.detach() for p in model.parameters() if is_plain(p))
 
 

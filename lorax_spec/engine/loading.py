@@ -44,6 +44,8 @@ class Loaded:
     info: Info
     blocks: int
     eos_token_ids: tuple[int, ...]
+    #: Steps are computed by kernels.
+    kernels: bool = False
 
 
 def load(config: EngineConfig, made: PreTrainedModel | None = None) -> Loaded:
@@ -115,7 +117,7 @@ def load(config: EngineConfig, made: PreTrainedModel | None = None) -> Loaded:
         budget=Budget(adapter_bytes, config.max_active_adapters, host_bytes),
         cycle_time=config.adapter_cycle_time_s,
     )
-    return Loaded(config, model, adapters, info, blocks + 1, _eos_ids(hf_model, path))
+    return Loaded(config, model, adapters, info, blocks + 1, _eos_ids(hf_model, path), kernels)
 
 
 def model_folder(model_id: str, revision: str | None) -> Path:

@@ -33,9 +33,7 @@ def replace_linears(
     """Names of the layers that were replaced: those of ``groups`` (see ``shared_inputs``) and, if
     ``exact``, all others too."""
     linears = {
-        name: m
-        for name, m in model.named_modules()
-        if type(m) is nn.Linear and is_plain(m.weight)
+        name: m for name, m in model.named_modules() if type(m) is nn.Linear and is_plain(m.weight)
     }
     together = [list(group) for group in groups if all(name in linears for name in group)]
     if exact:

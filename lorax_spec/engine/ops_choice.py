@@ -13,6 +13,7 @@ from lorax_spec.engine.fused import fuse_norms
 from lorax_spec.engine.packed import pack_linears, shared_inputs
 from lorax_spec.engine.plain_ops import plain_ops
 from lorax_spec.engine.step_ops import OpsOf
+from lorax_spec.engine.verification import Walks, walk_drafts
 from lorax_spec.errors import InvalidArgument
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,15 @@ def choose_ops(
     return kernel_ops(
         exact=exact, most_tokens=most_tokens, slots=config.max_batch_size, graphs=graphs
     )
+
+
+def walks_of(kernels: bool, vocabulary: int, device: torch.device) -> Walks:
+    """How drafts are walked: on the device where kernels are used."""
+    if not kernels:
+        return walk_drafts
+    from lorax_spec.engine.device_walks import DeviceWalks
+
+    return DeviceWalks(vocabulary, device)
 
 
 def _interpreted() -> bool:

@@ -55,6 +55,11 @@ class SamplingRule:
         )
 
     @property
+    def filters(self) -> bool:
+        """Whether it cuts the unlikely."""
+        return self.top_k > 0 or min(self.top_p, self.typical_p) < 1.0 or self.min_p > 0.0
+
+    @property
     def plain(self) -> bool:
         """The raw logits decide."""
         return self.greedy and not self.penalizes and not self.logit_bias

@@ -1,4 +1,4 @@
-"""Integer tensors of a step that lie in one buffer: one copy to the device fills them all."""
+"""Tensors of a step that lie in one buffer: one copy to the device fills them all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StepInputs:
 
         self._fields, self._sent = views(self._host), views(self._device)
 
-    def fill(self, name: str, values: Sequence[int] | torch.Tensor, pad: int = 0) -> None:
+    def fill(self, name: str, values: Sequence[float] | torch.Tensor, pad: int = 0) -> None:
         """Write the first of the tensor's numbers, and ``pad`` into the others."""
         field = self._fields[name].flatten()
         given = torch.as_tensor(values, dtype=field.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -46,6 +46,10 @@ class Sampled:
     @property
     def sequence(self) -> Sequence:
         return self.scheduled.sequence
+
+
+#: Walks all drafts of a step: (rows, raw logits [kept rows, vocabulary], end tokens).
+Walks = Callable[[Rows[Sampled], torch.Tensor, Collection[int]], list[Walk[Choice]]]
 
 
 def sampled(plan: Rows[Scheduled], batch: Batch) -> list[Sampled]:

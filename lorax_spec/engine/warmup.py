@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence as Rows
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from lorax_spec.adapters.lease import Lease
 from lorax_spec.engine.blocks import NULL_BLOCK, blocks_for
@@ -50,6 +52,8 @@ _DEAREST_PATH, _DEAREST_KEYS = 0.05, 0.1
 _CONTEXT, _LONG_CONTEXT = 32, 256
 #: Sequences of one row each that are timed to see what a path costs.
 _PATHS = 8
+#: Batches whose graphs are captured beforehand: sequences, and nodes of a draft each.
+_USUAL_SEQUENCES, _USUAL_NODES = (1, 2, 4, 8, 16, 32, 64), (0, 1, 3, 7)
 
 
 def warm_up(model: LanguageModel, lease: Lease) -> StepCost:
@@ -76,6 +80,21 @@ def warm_up(model: LanguageModel, lease: Lease) -> StepCost:
     path = (apart - measured[_PATHS]) / (_PATHS - 1) - key * _CONTEXT
     path = _between(path, _DEAREST_PATH * measured[1])
     return StepCost(_rising(measured), path, key, _CONTEXT)
+
+
+def capture_usual(model: LanguageModel, lease: Lease) -> None:
+    """Prepare the passes of usual batches, on a GPU their graphs, before a request waits for one.
+
+    What is not among them is prepared when it first comes.
+    """
+    plans = [
+        rehearsal(lease, sequences, nodes, _CONTEXT)
+        for sequences in _USUAL_SEQUENCES
+        for nodes in _USUAL_NODES
+    ]
+    console = Console(stderr=True)
+    for plan in track(plans, "capturing", console=console, disable=not console.is_terminal):
+        model.forward(model.lay_out(plan))
 
 
 def _between(seconds: float, most: float) -> float:

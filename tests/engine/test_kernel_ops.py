@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lorax_spec import embedded
-from lorax_spec.adapters.weights import LayerChange, LoraModule, LoraWeights
+from lorax_spec.adapters.weights import LayerChange, LoraModule, LoraWeights, MedusaHeads
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.core import EngineCore
+from lorax_spec.engine.drafting.medusa import one_by_one
+from lorax_spec.engine.drafting.medusa_at_once import all_at_once
 from lorax_spec.engine.kernel_ops import kernel_ops
 from lorax_spec.engine.model import LanguageModel
 from lorax_spec.engine.plain_ops import plain_ops
@@ -198,6 +200,24 @@ def test_the_embedded_model_says_the_same(
             core.close()
 
     assert answers("triton", Method.PROMPT_LOOKUP) == answers("torch", Method.NONE)
+
+
+def test_heads_of_several_adapters_at_once() -> None:
+    """Of other numbers of heads and layers, for many rows and for one."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(DEVICE)
+
+    heads = [
+        MedusaHeads(count, layers, draw(count, layers, 48, 48) / 7, draw(count, layers, 48), None)
+        for count, layers in ((3, 1), (1, 2), (5, 1))
+    ]
+    hidden = [draw(rows, 48) for rows in (1, 18, 2)]
+    expected, actual = one_by_one(heads, hidden), all_at_once(heads, hidden)
+    for one, other in zip(expected, actual, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+    assert all_at_once([], []) == []
 
 
 def test_a_slot_is_used_again_and_keeps_nothing_alive() -> None:

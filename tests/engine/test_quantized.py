@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -21,6 +21,8 @@ from lorax_spec.engine import quantized
 from lorax_spec.engine.adapted import AdaptedLayer
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.core import EngineCore
+from lorax_spec.engine.model import LanguageModel
+from lorax_spec.engine.plain_ops import plain_ops
 from lorax_spec.engine.quantized import checkpoint_method, quantization_config, read_quantized
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.types import Method
@@ -31,7 +33,7 @@ CPU = torch.device("cpu")
 BASE = embedded.path() / "base"
 #: bitsandbytes rounds activations to int8 in every layer: a rounding of float32 before can move one
 #: by 1/127 of the largest of its row.  Its 4-bit products are bfloat16 on processors that have it.
-TOLERANCES = {"int8": 1e-3, "bitsandbytes": 0.1, "bitsandbytes-nf4": 0.1, "bitsandbytes-fp4": 0.1}
+TOLERANCES = {"int8": 1e-4, "bitsandbytes": 0.2, "bitsandbytes-nf4": 0.05}
 
 
 def package_of(name: str) -> str:
@@ -73,6 +75,15 @@ def read(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     return read_quantized(BASE, name, dtype, lambda _: torch.float32, CPU)
 
 
+def by_transformers(name: str) -> PreTrainedModel:
+    """As a user of transformers would; but for outliers, which let rows change one another."""
+    config = quantization_config(name, torch.float32, CPU)
+    config.llm_int8_threshold = 0.0
+    return AutoModelForCausalLM.from_pretrained(
+        BASE, dtype=torch.float32, quantization_config=config, device_map={"": CPU}
+    )
+
+
 @torch.inference_mode()
 def logprobs(model: nn.Module, prompt: tuple[int, ...], ids: list[int]) -> torch.Tensor:
     """float32, of ``ids`` after ``prompt``."""
@@ -97,16 +108,17 @@ def test_base_and_lora_are_those_of_transformers_and_peft(
     some = [prompts["prose"][0][:60], prompts["code"][0][:60]]
     requests = [new_request(p, adapter=a) for p in some for a in (None, "pirate", "tests")]
     outcomes = run(core, requests)
-    model = read(method)
+    model = by_transformers(method)
     for outcome, prompt in zip(outcomes[::3], some, strict=True):
         assert_same(outcome, model, prompt, TOLERANCES[method])
     for place, name in ((1, "pirate"), (2, "tests")):
         adapted = PeftModel.from_pretrained(
-            read(method), str(embedded.path() / "adapters" / name), adapter_name=name
+            by_transformers(method), str(embedded.path() / "adapters" / name)
         ).eval()
         for outcome, prompt in zip(outcomes[place::3], some, strict=True):
             assert_same(outcome, adapted, prompt, TOLERANCES[method])
-    assert len({tuple(outcome.ids) for outcome in outcomes[:3]}) > 1
+            without = logprobs(model, prompt, outcome.ids) - logprobs(adapted, prompt, outcome.ids)
+            assert without.abs().max() > 2 * TOLERANCES[method]
 
 
 def test_speculation_changes_no_token_and_pays(
@@ -128,12 +140,40 @@ def test_speculation_changes_no_token_and_pays(
     assert sum(one.speculation.accepted_tokens for one in drafted) > 10
 
 
+@pytest.mark.parametrize("name", served("int8"))
+def test_dora_builds_on_the_weight_that_layers_compute_with(
+    name: str, tmp_path: Path, prompts: dict[str, list[tuple[int, ...]]], new_request: NewRequest
+) -> None:
+    """Against peft only for int8: of 4-bit weights that bitsandbytes repacked for a CPU it takes
+    the wrong norms, and 8-bit ones it cannot read once they were used."""
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=4, use_dora=True, init_lora_weights=False, target_modules=["q_proj", "down_proj"]
+    )
+    get_peft_model(by_transformers(name), config).save_pretrained(tmp_path / "dora")
+    core = EngineCore.load(
+        EngineConfig(
+            str(BASE),
+            dtype="float32",
+            quantize=name,
+            max_total_tokens=64,
+            adapter_roots={"": tmp_path},
+        )
+    )
+    prompt = prompts["prose"][0][:30]
+    (outcome,) = run(core, [new_request(prompt, 10, adapter="dora")])
+    core.close()
+    adapted = PeftModel.from_pretrained(by_transformers(name), str(tmp_path / "dora")).eval()
+    assert_same(outcome, adapted, prompt, TOLERANCES[name])
+
+
 def test_layers_are_quantised_and_heads_are_not(core: EngineCore) -> None:
     model = core._model
+    head = model.model.get_output_embeddings()
     inner = [m for m in model.model.modules() if type(m) is AdaptedLayer]
     kinds = {one.name.rpartition(".")[2]: is_quantized_linear(one.base) for one in inner}
     assert kinds.pop("q_proj") and kinds.pop("down_proj") and kinds.pop("gate_proj")
-    assert not is_quantized_linear(model.lm_head.base) and model.dtype == torch.float32
+    assert head is not None and not is_quantized_linear(head.base) and model.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", served("int8", "bitsandbytes", "bitsandbytes-nf4"))
@@ -145,8 +185,8 @@ def test_sizes_and_weights_are_the_true_ones(name: str, dtype: torch.dtype) -> N
     expected, actual = shape_of(plain, "m"), shape_of(model, "m")
     assert actual == expected
     assert actual.parameters.keys() == expected.parameters.keys()
-    paths = ("self_attn.k_proj", "mlp.down_proj", "mlp.up_proj")
-    for path in (f"model.layers.1.{one}.weight" for one in paths):
+    paths = ("0.self_attn.k_proj", "1.mlp.down_proj", "1.mlp.up_proj")
+    for path in (f"model.layers.{one}.weight" for one in paths):
         own, weight = expected.parameters[path].float(), actual.parameters[path]
         assert weight.dtype == dtype and weight.shape == own.shape
         error = (weight.float() - own).norm() / own.norm()
@@ -260,8 +300,14 @@ def test_packed_layers_of_other_classes_are_adapted_and_known() -> None:
     assert set(parameters) == set(LlamaForCausalLM(model.config).state_dict())
     expected = layer.qweight.T * layer.scales
     torch.testing.assert_close(parameters[f"{path}.weight"], expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(dequantized(layer.bfloat16(), expected.bfloat16()).float(), expected,
-                               rtol=2**-6, atol=1e-3)
+    torch.testing.assert_close(
+        dequantized(layer.bfloat16(), expected.bfloat16()).float(), expected, rtol=2**-6, atol=1e-3
+    )
+
+
+def test_packed_layers_are_wrapped() -> None:
+    model = LanguageModel(packed_model(PackedLayer), plain_ops(exact=False))
+    assert "model.layers.0.self_attn.q_proj" in model.adapted_paths
 
 
 def test_a_model_whose_requests_change_one_another_is_refused() -> None:

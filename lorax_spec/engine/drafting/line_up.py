@@ -10,7 +10,7 @@ from lorax_spec.engine.drafting.grammar import GrammarDrafter
 from lorax_spec.engine.drafting.hydra import HydraDrafter
 from lorax_spec.engine.drafting.lookahead import LookaheadDrafter
 from lorax_spec.engine.drafting.lookup import PromptLookupDrafter
-from lorax_spec.engine.drafting.medusa import MedusaDrafter
+from lorax_spec.engine.drafting.medusa import MedusaDrafter, StatesOf, one_by_one
 from lorax_spec.engine.loading import Loaded
 from lorax_spec.speculation.cost import StepCost
 
@@ -28,9 +28,17 @@ def line_up(loaded: Loaded, cost: StepCost) -> list[Drafter]:
             config.lookup_min_match, config.lookup_max_match, config.lookup_pool_tokens
         ),
         LookaheadDrafter(),
-        MedusaDrafter(model),
+        MedusaDrafter(model, states_of=_states_of(loaded.kernels)),
         HydraDrafter(model),
     ]
     if config.draft_model_id is not None:
         drafters.append(load_draft_model(loaded, cost))
     return drafters
+
+
+def _states_of(kernels: bool) -> StatesOf:
+    if not kernels:
+        return one_by_one
+    from lorax_spec.engine.drafting.medusa_at_once import all_at_once
+
+    return all_at_once
