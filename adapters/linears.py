@@ -28,7 +28,8 @@ def is_linear(module: torch.nn.Module) -> bool:
 
 
 def is_quantized_linear(module: torch.nn.Module) -> bool:
-    return is_linear(module) and not is_plain(getattr(module, "weight", None))
+    weight: torch.Tensor | None = getattr(module, "weight", None)
+    return is_linear(module) and (weight is None or not is_plain(weight))
 
 
 def parameters_of(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:

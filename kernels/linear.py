@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import torch
 
-
 #: Of weights whose numbers are what they say; narrower ones go with scales that lie elsewhere.
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def is_plain(weight: torch.Tensor | None) -> bool:
+def is_plain(weight: torch.Tensor) -> bool:
     """Whether it is a tensor of floating-point numbers, not a quantised form of such a one."""
     return type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.dtype in _PLAIN
 

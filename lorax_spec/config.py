@@ -55,7 +55,6 @@ _MODEL, _ADAPTERS, _LIMITS, _NETWORK, _LOGS = (
     "Logs",
 )
 
-
 _SOURCES = ("local", "hub", "s3")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -95,13 +94,7 @@ class ServeOptions:
     )
     device: Annotated[str, Setting(Side.WORKER, _MODEL, "auto, cpu, cuda or cuda:N.")] = "auto"
     quantize: Annotated[
-        str | None,
-        Setting(
-            Side.WORKER,
-            _MODEL,
-            "Quantise the weights when they are read: bitsandbytes, bitsandbytes-nf4,"
-            " bitsandbytes-fp4, int8, int4 (CUDA) or fp8 (CUDA); left out: as they are.",
-        ),
+        str | None, Setting(Side.WORKER, _MODEL, "int8, int4, fp8 or bitsandbytes (-nf4, -fp4).")
     ] = None
     kernels: Annotated[
         str,
@@ -319,7 +312,6 @@ class ServeOptions:
             Side.WORKER | Side.ROUTER | Side.SUPERVISOR, _LOGS, "Logs as JSON, one object per line."
         ),
     ] = False
-
     otlp_endpoint: Annotated[
         str | None,
         Setting(

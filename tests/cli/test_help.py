@@ -81,7 +81,7 @@ def test_a_variable_stands_for_its_flag() -> None:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("serve --quantize awq", "--quantize"),
+        ("serve --num-shard 2", "--num-shard"),
         ("serve --adapter-source s3", "--adapter-url"),
         ("serve --adapter-source hub,ftp", "ftp"),
         ("serve --adapter-cache-bytes 0", "--adapter-cache-bytes"),
@@ -108,7 +108,8 @@ def test_children_get_what_serve_was_told() -> None:
         model_id="m", deterministic=False, adapter_root=("a", "b=c"), grpc_port=0, json_output=True
     )
     worker, router = arguments(options, Side.WORKER), arguments(options, Side.ROUTER)
-    assert " ".join(worker).startswith("--model-id m --dtype auto --device auto --no-deterministic")
+    assert " ".join(worker).startswith("--model-id m --dtype auto --device auto")
+    assert "--no-eager --no-deterministic" in " ".join(worker)
     assert "--adapter-root a --adapter-root b=c" in " ".join(worker)
     assert "--grpc-port 0" in " ".join(router)
     assert "--model-id" not in router and "--grpc-port" not in worker
