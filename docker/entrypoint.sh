@@ -15,16 +15,20 @@ writable() {
     [ -w "$folder" ]
 }
 
+moved=
 for name in HF_HUB_CACHE LORAX_SPEC_ADAPTER_CACHE_DIR TRITON_CACHE_DIR; do
     eval "cache=\${$name-}"
     [ -n "$cache" ] || continue
     # Nothing is downloaded then, and a folder that can only be read will do.
     [ "$name" = HF_HUB_CACHE ] && [ -n "${HF_HUB_OFFLINE-}" ] && continue
     writable "$cache" && continue
+    moved="$moved $name=$cache"
     export "$name=${TMPDIR:-/tmp}/lorax-spec/$name"
-    echo "entrypoint: uid $(id -u) may not write to $cache; $name is a folder that goes with the" \
-        "container (to keep it: docker run --user \"\$(id -u):\$(id -g)\")" >&2
 done
+[ -z "$moved" ] ||
+    echo "entrypoint: uid $(id -u) may not write to:$moved; what would lie there is in" \
+        "${TMPDIR:-/tmp}/lorax-spec and goes with the container" \
+        "(to keep it: docker run --user \"\$(id -u):\$(id -g)\")" >&2
 
 # Whatever its ports and TLS, a server can be asked there for its health.
 case "$1" in

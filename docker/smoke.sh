@@ -5,8 +5,7 @@
 #
 #   SMOKE_DIR=/var/tmp/smoke docker/smoke.sh
 #
-# What it makes lies in SMOKE_DIR and is used again; the folder may be removed at any time with
-# `docker/smoke.sh --clean`.
+# What it makes lies in SMOKE_DIR, some 8 GB, and is used again; `docker/smoke.sh --clean` removes it.
 # torch comes from TORCH_INDEX, by default its index for the CPU: the image for CUDA differs in
 # that alone.  TORCH_WHEELS names a folder with its wheel instead.  DEBIAN_MIRROR as for debootstrap.
 set -euo pipefail
@@ -25,10 +24,16 @@ buildah() {
 
 say() { printf '\n--> %s\n' "$*"; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+fail_with() { # name, what: and the end of its log
+    tail -20 "$SMOKE_DIR/$1.err" >&2
+    fail "$@"
+}
 
 if [[ ${1-} == --clean ]]; then
-    buildah rm --all && buildah rmi --all --force
-    rm -rf "$SMOKE_DIR"
+    buildah rm --all > /dev/null
+    buildah rmi --all --force > /dev/null
+    rm -rf "$SMOKE_DIR"/{storage,run,tmp,data,rootfs,index,{serve,worker,router}.{out,err}}
+    rmdir --ignore-fail-on-non-empty "$SMOKE_DIR"
     exit
 fi
 
@@ -80,27 +85,30 @@ outside() { nsenter --target "$network" --net "$@"; }
 container_of() { buildah from --pull-never "localhost/lorax-spec:$1"; }
 entrypoint_of() { buildah inspect --format '{{index .OCIv1.Config.Entrypoint 0}}' "$1"; }
 
-# As `docker run -v $SMOKE_DIR/data:/data IMAGE WORDS`, in the image's own user.
+in_network() { # words of buildah
+    outside bash -c "$(declare -f buildah); SMOKE_DIR='$SMOKE_DIR' buildah \"\$@\"" - "$@"
+}
+
+# As `docker run --cap-drop ALL -v $SMOKE_DIR/data:/data IMAGE WORDS`.
 docker_run() { # container, words
     local container=$1
     shift
-    buildah config --workingdir /data "$container"
-    outside bash -c "$(declare -f buildah); SMOKE_DIR='$SMOKE_DIR' buildah \"\$@\"" - \
-        run --volume "$SMOKE_DIR/data:/data" "$container" -- "$(entrypoint_of "$container")" "$@"
+    in_network run --user "$user:$user" --cap-drop ALL --volume "$SMOKE_DIR/data:/data" \
+        "$container" -- "$(entrypoint_of "$container")" "$@"
 }
 inside() { # container, command
-    local container=$1
-    shift
-    outside bash -c "$(declare -f buildah); SMOKE_DIR='$SMOKE_DIR' buildah \"\$@\"" - \
-        run "$container" -- "$@"
+    in_network run --user "$user:$user" "$1" -- "${@:2}"
 }
 healthy() {
     inside "$1" /opt/lorax-spec/bin/python /usr/local/lib/lorax-spec/healthcheck.py 2> /dev/null
 }
 
-# The process that Docker would send its signals to: what the entry point became.
-first_process() { # command
-    outside pgrep --full --newest "python3? /opt/lorax-spec/bin/lorax-spec $1"
+processes() { # pattern: those of our network, for there may be others like them
+    local process here
+    here=$(readlink "/proc/$network/ns/net")
+    for process in $(pgrep --full "$1"); do
+        [[ $(readlink "/proc/$process/ns/net") != "$here" ]] || echo "$process"
+    done
 }
 
 start() { # name, container, words
@@ -110,7 +118,7 @@ start() { # name, container, words
     started[$name]=$!
     for _ in $(seq 1200); do
         grep -q '^ready ' "$SMOKE_DIR/$name.out" && break
-        kill -0 "${started[$name]}" 2> /dev/null || { tail -20 "$SMOKE_DIR/$name.err" >&2; fail "$name ended"; }
+        kill -0 "${started[$name]}" 2> /dev/null || fail_with "$name" "ended"
         sleep 0.1
     done
     grep '^ready ' "$SMOKE_DIR/$name.out" || fail "$name was not ready in two minutes"
@@ -118,11 +126,12 @@ start() { # name, container, words
 
 stop() { # name, command: SIGTERM, and it must end with status 0
     local process status=0
-    process=$(first_process "$2")
-    [[ $(stat -c %u "/proc/$process") == 1000 ]] || fail "$1 does not run as uid 1000"
+    # What the entry point became, which Docker would send its signals to.
+    process=$(processes "^/opt/lorax-spec/bin/python /opt/lorax-spec/bin/lorax-spec $2")
+    [[ $(stat -c %u "/proc/$process") == "$user" ]] || fail "$1 does not run as uid $user"
     kill -TERM "$process"
     wait "${started[$1]}" || status=$?
-    [[ $status == 0 ]] || { tail -20 "$SMOKE_DIR/$1.err" >&2; fail "$1 ended with status $status"; }
+    [[ $status == 0 ]] || fail_with "$1" "ended with status $status"
     echo "$1: SIGTERM ended it with status 0"
 }
 
@@ -134,12 +143,16 @@ generate_http() {
 }
 
 tidy() {
-    kill "${network-}" $(outside pgrep --full /opt/lorax-spec/bin/ 2> /dev/null) 2> /dev/null || true
+    if [[ -n ${network-} ]]; then
+        processes /opt/lorax-spec/bin/ | xargs --no-run-if-empty kill || true
+        kill "$network"
+    fi
     wait || true
     buildah rm "${full-}" "${router-}" > /dev/null 2>&1 || true
 }
 
 declare -A started
+user=1000
 make_base
 build router
 build full
@@ -166,9 +179,11 @@ inside "$router" lorax-spec generate "def add(a, b):" --max-new-tokens 12
 stop serve serve
 ! healthy "$full" || fail "healthy without a server"
 
-say "full: worker, router: router"
+say "full: worker, router: router; a user that nobody knows and that may not write to /data"
+user=4321
 start worker "$full" worker --listen 127.0.0.1:6000
 healthy "$full"
+grep -q "uid 4321 may not write" "$SMOKE_DIR/worker.err" || fail "no word of /data"
 start router "$router" --worker 127.0.0.1:6000
 healthy "$router"
 generate_http
