@@ -254,11 +254,15 @@ class Response:
 
 @dataclass(frozen=True)
 class StreamResponse:
-    """A token, or, in the last event, the whole text and its details."""
+    """A token, or, in the last event, the whole text and its details.
+
+    ``speculation`` counts up to the end of the token's step; gRPC tells it in the details alone.
+    """
 
     token: Token | None = None
     generated_text: str | None = None
     details: Details | None = None
+    speculation: SpeculationDetails | None = None
 
 
 @dataclass(frozen=True)

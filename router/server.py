@@ -21,6 +21,7 @@ from lorax_spec.router.adapters import Adapters
 from lorax_spec.router.admission import Admission
 from lorax_spec.router.frontend import Frontend
 from lorax_spec.router.grpc_auth import Arrivals, KeysAsked
+from lorax_spec.router.grpc_reading import Readable
 from lorax_spec.router.keys import KeyRing
 from lorax_spec.router.metrics import Metrics
 from lorax_spec.router.observation import Observation
@@ -141,7 +142,7 @@ class Router:
         self.adapters = Adapters(self.pool)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
-            interceptors=[Arrivals(), *([KeysAsked(self.keys)] if self.keys else [])],
+            interceptors=[Arrivals(), *([KeysAsked(self.keys)] if self.keys else []), Readable()],
             options=[*_OPTIONS, ("grpc.max_receive_message_length", config.max_request_bytes)],
         )
         self._http: HttpServer | None = None

@@ -89,7 +89,7 @@ class ResponseBuilder:
     def _release(self, released: Iterable[tuple[Token, str]]) -> list[StreamResponse]:
         tokens = [replace(token, text=text) for token, text in released]
         self._tokens += tokens
-        return [StreamResponse(token=token) for token in tokens]
+        return [StreamResponse(token=token, speculation=self._speculation) for token in tokens]
 
     def _token(self, emitted: EmittedToken) -> Token:
         return Token(

@@ -75,11 +75,15 @@ class GenerateAnswer(BaseModel):
 
 
 class StreamAnswer(BaseModel):
-    """An event of a stream; ``index`` counts from 1.  The last has the text and details."""
+    """An event of a stream; ``index`` counts from 1.  The last has the text and details.
+
+    ``speculation`` comes with ``step_details``: the counts up to the end of the token's step.
+    """
 
     index: int
     token: TokenAnswer
     top_tokens: list[TokenAnswer] | None = None
+    speculation: SpeculationDetails | None = None
     generated_text: str | None = None
     details: StreamDetailsAnswer | None = None
 

@@ -17,6 +17,7 @@ from lorax_spec.router.web.answers import StreamAnswer
 from lorax_spec.router.web.auth import require_user
 from lorax_spec.router.web.manual import manual_router
 from lorax_spec.router.web.openai.answers import ChatChunk
+from lorax_spec.router.web.playground import playground_router
 
 _DESCRIPTION = (
     "Text from one model and any number of its adapters, by the requests of LoRAX, TGI and OpenAI."
@@ -66,6 +67,7 @@ def create_app(
     errors.install(app)
     app.include_router(admin.health_router(frontend, draining))
     app.include_router(manual_router(app))
+    app.include_router(playground_router())
     users = [Depends(require_user)]
     app.include_router(admin.info_router(frontend), dependencies=users)
     app.include_router(lorax.generation_router(frontend), dependencies=users)

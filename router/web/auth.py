@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lorax_spec.errors import LoraxSpecError
 from lorax_spec.router.keys import Key, KeyRing, Role
 from lorax_spec.router.web import errors
+from lorax_spec.router.web.playground import OPEN_PATHS
 
-_OPEN = frozenset(("/", "/docs", "/health", "/openapi.json", "/ping", "/playground", "/startup"))
+_OPEN = OPEN_PATHS.union(("/", "/docs", "/health", "/openapi.json", "/ping", "/startup"))
 
 
 class KeysFirst:

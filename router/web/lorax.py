@@ -48,7 +48,9 @@ def generation_router(frontend: Frontend) -> APIRouter:
 
     async def streamed(request: Request, body: GenerateBody) -> sse.EventStream:
         asked = _asked(request, body)
-        chunks = _chunks(frontend.stream(asked), _tops(body))
+        wanted = body.parameters
+        steps = wanted is not None and bool(wanted.step_details)
+        chunks = _chunks(frontend.stream(asked), _tops(body), steps)
         headers = _head(asked, frontend.info(), len(body.inputs))
         return await sse.begin(request, chunks, lorax_error, headers)
 
@@ -121,18 +123,23 @@ def _json(content: str, headers: dict[str, str]) -> Response:
 
 
 async def _chunks(
-    batches: AsyncGenerator[list[StreamResponse]], top_tokens: bool
+    batches: AsyncGenerator[list[StreamResponse]], top_tokens: bool, step_details: bool
 ) -> AsyncGenerator[bytes]:
     """An event for each token, the text and details with the last."""
     index = 0
     async with aclosing(batches):
         async for batch in batches:
             lines = []
-            tokens = [event.token for event in batch if event.token is not None]
-            for token in tokens:
+            told = [(event.token, event.speculation) for event in batch if event.token is not None]
+            for token, counts in told:
                 index += 1
-                tops = top_answers(token) if top_tokens else None
-                lines.append(StreamAnswer(index=index, token=token_answer(token), top_tokens=tops))
+                line = StreamAnswer(
+                    index=index,
+                    token=token_answer(token),
+                    top_tokens=top_answers(token) if top_tokens else None,
+                    speculation=counts if step_details else None,
+                )
+                lines.append(line)
             last = batch[-1]
             if last.details is not None:
                 if not lines:  # its token was sent before it was known to be the last

@@ -105,6 +105,11 @@ class ParametersField(Strict):
         default=None,
         description="Whether the answer has details; the last event of a stream always has.",
     )
+    step_details: bool | None = Field(
+        default=None,
+        description="Whether each event of a stream says what was guessed so far, and what of it"
+        " was right.",
+    )
     response_format: ResponseFormatField | None = None
     grammar: GrammarField | None = None
     best_of: int | None = None

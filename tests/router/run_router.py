@@ -12,7 +12,8 @@ from lorax_spec.router.server import RouterConfig, serve_router
 
 def main() -> int:
     options: dict[str, Any] = {"max_concurrent_requests": 100, **json.loads(sys.argv[1])}
-    files = {name: Path(options[name]) for name in options if name.startswith("tls_")}
+    paths = [name for name in options if name.startswith("tls_") or name == "api_key_file"]
+    files = {name: Path(options[name]) for name in paths}
     config = RouterConfig(**{**options, **files, "workers": tuple(options["workers"])})
     return serve_router(config, lambda grpc, http: print(grpc, http, flush=True))
 

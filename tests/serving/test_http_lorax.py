@@ -269,6 +269,23 @@ def test_an_error_amid_a_stream_is_its_last_event() -> None:
         assert ask(address, "/health").status == ask(address, "/startup").status == 503
 
 
+def test_an_event_waits_for_no_acknowledgement(server: Server) -> None:
+    """On a connection that is kept, where the system delays acknowledgements by 40 ms."""
+    connection = http.client.HTTPConnection(server.http, timeout=30)
+    body = json.dumps({"inputs": PROMPT, "parameters": {"max_new_tokens": 2}})
+    waits = []
+    for _ in range(9):
+        head = {"content-type": "application/json"}
+        connection.request("POST", "/generate_stream", body, head)
+        response = connection.getresponse()
+        began = time.monotonic()
+        assert response.readline().startswith(b"data: ")
+        waits.append(time.monotonic() - began)
+        response.read()
+    connection.close()
+    assert sorted(waits)[4] < 0.03, waits
+
+
 def test_sigterm_lets_a_stream_end() -> None:
     options = {"grpc_port": 0, "http_port": 0}
     with fake_worker(step_seconds=0.01) as (_, worker):
