@@ -110,6 +110,12 @@ def memory(
 
 
 @app.command()
+def http(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
+    """HTTP beside gRPC: between tokens, in the router's processor time, with 500 streams."""
+    run(("http",), quick, samples, seed, json)
+
+
+@app.command()
 def peers(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
     """Beside transformers, llama.cpp and OpenVINO GenAI, where they are installed."""
     run(("peers",), quick, samples, seed, json)

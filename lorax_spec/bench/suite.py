@@ -31,6 +31,7 @@ BENCHMARKS = (
     "coldload",
     "exchange",
     "memory",
+    "http",
     "peers",
 )
 

@@ -35,7 +35,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "embedded": "",
         "embedded.recipe": "embedded speculation train",
         "train": "embedded kernels speculation types errors",
-        "bench": "adapters kernels engine speculation text train embedded types errors",
+        "bench": "adapters kernels engine speculation text train embedded worker types errors v1",
     }.items()
 }
 #: May import every room, and no other room imports it.

@@ -209,6 +209,7 @@ class FakeCore:
                 token_id,
                 scripted_logprob(request.parameters.seed),
                 "medusa" if index == 0 and len(ids) == 2 else "",
+                ((PLAIN[0], -2.0),) * (request.parameters.return_k_alternatives or 0),
             )
             for index, token_id in enumerate(ids)
         )
