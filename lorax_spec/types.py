@@ -71,12 +71,24 @@ class Speculation:
 
     ``medusa_adapter_id``: heads (Medusa or Hydra) to draft with, beside the request's adapter.
     ``reference``: text that prompt lookup searches as well, such as the document that is edited.
+    ``show_rejected``: a stream's events name the guesses that were wrong as well.
     """
 
     method: Method = Method.AUTO
     num_tokens: int | None = None
     medusa_adapter_id: str | None = None
     reference: str | None = None
+    show_rejected: bool = False
+
+
+@dataclass(frozen=True)
+class RejectedGuess:
+    """A guess for the ``ahead``-th token of a step, from 1 on, that the model did not follow."""
+
+    ahead: int
+    id: int
+    drafter: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,12 +269,14 @@ class StreamResponse:
     """A token, or, in the last event, the whole text and its details.
 
     ``speculation`` counts up to the end of the token's step; gRPC tells it in the details alone.
+    ``rejected`` comes with the last token of a step, where the request asks for it.
     """
 
     token: Token | None = None
     generated_text: str | None = None
     details: Details | None = None
     speculation: SpeculationDetails | None = None
+    rejected: tuple[RejectedGuess, ...] = ()
 
 
 @dataclass(frozen=True)

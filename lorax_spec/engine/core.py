@@ -35,6 +35,7 @@ from lorax_spec.engine.verification import (
     moves,
     note_prompts,
     outcomes,
+    rejected_guesses,
     sampled,
 )
 from lorax_spec.engine.warmup import capture_usual, warm_up
@@ -249,7 +250,11 @@ class EngineCore:
             sequence.prefill_logprobs = None
         self._scheduler.advance(sequence, len(sequence.tokens) - 1)
         request_id = sequence.request.request_id
-        events: list[Event] = [Emitted(request_id, emitted, progress.speculation(), prefill)]
+        told = sequence.request.speculation.show_rejected
+        rejected = rejected_guesses(draft, walk.nodes) if told else ()
+        events: list[Event] = [
+            Emitted(request_id, emitted, progress.speculation(), prefill, rejected)
+        ]
         reason = walk.choices[-1].reason
         if reason is not None:
             self._drop(sequence)

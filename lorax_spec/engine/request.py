@@ -10,6 +10,7 @@ from lorax_spec.types import (
     FinishReason,
     MergedRef,
     Parameters,
+    RejectedGuess,
     Speculation,
     SpeculationDetails,
     Timings,
@@ -60,6 +61,7 @@ class Emitted:
     tokens: tuple[EmittedToken, ...]
     speculation: SpeculationDetails
     prefill_logprobs: tuple[float, ...] = ()
+    rejected: tuple[RejectedGuess, ...] = ()
 
 
 @dataclass(frozen=True)

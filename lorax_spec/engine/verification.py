@@ -15,9 +15,9 @@ from lorax_spec.engine.sampling import Chosen, Place, choose
 from lorax_spec.engine.scheduler import Scheduled
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.kernels.kv_cache import BLOCK_SIZE
-from lorax_spec.speculation.tree import ROOT
+from lorax_spec.speculation.tree import ROOT, DraftTree
 from lorax_spec.speculation.verify import At, Walk, verify
-from lorax_spec.types import FinishReason
+from lorax_spec.types import FinishReason, RejectedGuess
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,15 @@ def moves(rows: Rows[Sampled], walks: Rows[Walk[Choice]]) -> tuple[list[int], li
                 source.append(_slot(blocks, known + node))
                 target.append(_slot(blocks, known + depth))
     return source, target
+
+
+def rejected_guesses(draft: DraftTree, accepted: Rows[int]) -> tuple[RejectedGuess, ...]:
+    """Every node of a draft but the accepted ones."""
+    return tuple(
+        RejectedGuess(draft.depths[node], draft.tokens[node], draft.drafters[node])
+        for node in range(len(draft))
+        if node not in accepted
+    )
 
 
 def outcomes(rows: Rows[Sampled], walks: Rows[Walk[Choice]], logits: torch.Tensor) -> list[Outcome]:

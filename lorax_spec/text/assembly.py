@@ -17,6 +17,7 @@ from lorax_spec.types import (
     DrafterCounts,
     FinishReason,
     PrefillToken,
+    RejectedGuess,
     Response,
     SpeculationDetails,
     StreamResponse,
@@ -56,6 +57,7 @@ class ResponseBuilder:
         self._tokens: list[Token] = []
         self._prefill_logprobs: tuple[float, ...] = ()
         self._speculation = SpeculationDetails()
+        self._rejected: list[RejectedGuess] = []
         self.response: Response | None = None
 
     @property
@@ -79,6 +81,10 @@ class ResponseBuilder:
             if self.stopped:
                 self._speculation = without(event.speculation, event.tokens, index + 1)
                 return [*released, self._finish(FinishReason.STOP_SEQUENCE, Timings())]
+        self._rejected += [replace(one, text=self._name(one.id)) for one in event.rejected]
+        if released and self._rejected:
+            released[-1] = replace(released[-1], rejected=tuple(self._rejected))
+            self._rejected = []
         return released
 
     def _push(self, emitted: EmittedToken) -> list[tuple[Token, str]]:

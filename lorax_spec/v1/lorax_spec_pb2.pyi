@@ -124,7 +124,7 @@ class ResponseFormat(_message.Message):
     def __init__(self, type: _Optional[str] = ..., schema: _Optional[str] = ...) -> None: ...
 
 class Speculation(_message.Message):
-    __slots__ = ("method", "num_tokens", "medusa_adapter_id", "reference")
+    __slots__ = ("method", "num_tokens", "medusa_adapter_id", "reference", "show_rejected")
     class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         AUTO: _ClassVar[Speculation.Method]
@@ -143,11 +143,25 @@ class Speculation(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MEDUSA_ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SHOW_REJECTED_FIELD_NUMBER: _ClassVar[int]
     method: Speculation.Method
     num_tokens: int
     medusa_adapter_id: str
     reference: str
-    def __init__(self, method: _Optional[_Union[Speculation.Method, str]] = ..., num_tokens: _Optional[int] = ..., medusa_adapter_id: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+    show_rejected: bool
+    def __init__(self, method: _Optional[_Union[Speculation.Method, str]] = ..., num_tokens: _Optional[int] = ..., medusa_adapter_id: _Optional[str] = ..., reference: _Optional[str] = ..., show_rejected: bool = ...) -> None: ...
+
+class RejectedGuess(_message.Message):
+    __slots__ = ("ahead", "id", "text", "drafter")
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    ahead: int
+    id: int
+    text: str
+    drafter: str
+    def __init__(self, ahead: _Optional[int] = ..., id: _Optional[int] = ..., text: _Optional[str] = ..., drafter: _Optional[str] = ...) -> None: ...
 
 class Token(_message.Message):
     __slots__ = ("id", "text", "logprob", "special", "skipped", "drafter", "alternative_tokens")
@@ -265,14 +279,16 @@ class GenerateResponse(_message.Message):
     def __init__(self, generated_text: _Optional[str] = ..., details: _Optional[_Union[Details, _Mapping]] = ...) -> None: ...
 
 class GenerateStreamResponse(_message.Message):
-    __slots__ = ("token", "generated_text", "details")
+    __slots__ = ("token", "generated_text", "details", "rejected")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TEXT_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
     token: Token
     generated_text: str
     details: Details
-    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ..., generated_text: _Optional[str] = ..., details: _Optional[_Union[Details, _Mapping]] = ...) -> None: ...
+    rejected: _containers.RepeatedCompositeFieldContainer[RejectedGuess]
+    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ..., generated_text: _Optional[str] = ..., details: _Optional[_Union[Details, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[RejectedGuess, _Mapping]]] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
     __slots__ = ("inputs", "add_special_tokens")

@@ -123,7 +123,7 @@ class Event(_message.Message):
     def __init__(self, emitted: _Optional[_Union[Emitted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class Emitted(_message.Message):
-    __slots__ = ("request_id", "tokens", "prefill_logprobs", "speculation")
+    __slots__ = ("request_id", "tokens", "prefill_logprobs", "speculation", "rejected")
     class EmittedToken(_message.Message):
         __slots__ = ("id", "logprob", "drafter", "alternative_ids", "alternative_logprobs")
         ID_FIELD_NUMBER: _ClassVar[int]
@@ -141,11 +141,13 @@ class Emitted(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     PREFILL_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     tokens: _containers.RepeatedCompositeFieldContainer[Emitted.EmittedToken]
     prefill_logprobs: _containers.RepeatedScalarFieldContainer[float]
     speculation: _lorax_spec_pb2.SpeculationDetails
-    def __init__(self, request_id: _Optional[int] = ..., tokens: _Optional[_Iterable[_Union[Emitted.EmittedToken, _Mapping]]] = ..., prefill_logprobs: _Optional[_Iterable[float]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.SpeculationDetails, _Mapping]] = ...) -> None: ...
+    rejected: _containers.RepeatedCompositeFieldContainer[_lorax_spec_pb2.RejectedGuess]
+    def __init__(self, request_id: _Optional[int] = ..., tokens: _Optional[_Iterable[_Union[Emitted.EmittedToken, _Mapping]]] = ..., prefill_logprobs: _Optional[_Iterable[float]] = ..., speculation: _Optional[_Union[_lorax_spec_pb2.SpeculationDetails, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[_lorax_spec_pb2.RejectedGuess, _Mapping]]] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("request_id", "reason", "speculation", "timings")

@@ -112,7 +112,7 @@ def speculation_to_pb(speculation: Speculation) -> pb.Speculation:
         method = Method(speculation.method)
     except ValueError as error:
         raise misfit("speculation.method", speculation.method) from error
-    message = pb.Speculation(method=method.name)
+    message = pb.Speculation(method=method.name, show_rejected=speculation.show_rejected)
     assign(
         message,
         {
@@ -135,6 +135,7 @@ def speculation_from_pb(message: pb.Speculation) -> Speculation:
         num_tokens=optional(message, "num_tokens"),
         medusa_adapter_id=optional(message, "medusa_adapter_id"),
         reference=optional(message, "reference"),
+        show_rejected=message.show_rejected,
     )
 
 

@@ -16,6 +16,7 @@ from lorax_spec.types import (
     InputToken,
     LoadTimes,
     PrefillToken,
+    RejectedGuess,
     Response,
     SpeculationDetails,
     StreamResponse,
@@ -41,6 +42,7 @@ def stream_to_pb(event: StreamResponse) -> pb.GenerateStreamResponse:
         token=None if event.token is None else token_to_pb(event.token),
         generated_text=event.generated_text,
         details=None if event.details is None else details_to_pb(event.details),
+        rejected=rejected_to_pb(event.rejected),
     )
 
 
@@ -49,7 +51,19 @@ def stream_from_pb(message: pb.GenerateStreamResponse) -> StreamResponse:
         token=token_from_pb(message.token) if message.HasField("token") else None,
         generated_text=optional(message, "generated_text"),
         details=details_from_pb(message.details) if message.HasField("details") else None,
+        rejected=rejected_from_pb(message.rejected),
     )
+
+
+def rejected_to_pb(guesses: Iterable[RejectedGuess]) -> list[pb.RejectedGuess]:
+    return [
+        pb.RejectedGuess(ahead=one.ahead, id=one.id, text=one.text, drafter=one.drafter)
+        for one in guesses
+    ]
+
+
+def rejected_from_pb(messages: Iterable[pb.RejectedGuess]) -> tuple[RejectedGuess, ...]:
+    return tuple(RejectedGuess(one.ahead, one.id, one.drafter, one.text) for one in messages)
 
 
 def details_to_pb(details: Details) -> pb.Details:

@@ -24,6 +24,8 @@ from lorax_spec.wire.requests import (
 )
 from lorax_spec.wire.responses import (
     finish_reason_from_pb,
+    rejected_from_pb,
+    rejected_to_pb,
     speculation_details_from_pb,
     speculation_details_to_pb,
     timings_from_pb,
@@ -230,6 +232,7 @@ def _emitted_to_pb(event: Emitted) -> pb.Emitted:
         ],
         prefill_logprobs=event.prefill_logprobs,
         speculation=speculation_details_to_pb(event.speculation),
+        rejected=rejected_to_pb(event.rejected),
     )
 
 
@@ -247,4 +250,5 @@ def _emitted_from_pb(message: pb.Emitted) -> Emitted:
         ),
         speculation=speculation_details_from_pb(message.speculation),
         prefill_logprobs=tuple(message.prefill_logprobs),
+        rejected=rejected_from_pb(message.rejected),
     )

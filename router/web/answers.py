@@ -15,6 +15,7 @@ from lorax_spec.types import (
     FinishReason,
     Info,
     LoadTimes,
+    RejectedGuess,
     Response,
     SpeculationDetails,
     Timings,
@@ -77,13 +78,15 @@ class GenerateAnswer(BaseModel):
 class StreamAnswer(BaseModel):
     """An event of a stream; ``index`` counts from 1.  The last has the text and details.
 
-    ``speculation`` comes with ``step_details``: the counts up to the end of the token's step.
+    With ``step_details`` come ``speculation``, the counts up to the end of the token's step, and,
+    beside a step's last token, ``rejected``: its guesses that were wrong.
     """
 
     index: int
     token: TokenAnswer
     top_tokens: list[TokenAnswer] | None = None
     speculation: SpeculationDetails | None = None
+    rejected: list[RejectedGuess] | None = None
     generated_text: str | None = None
     details: StreamDetailsAnswer | None = None
 

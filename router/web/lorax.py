@@ -130,14 +130,16 @@ async def _chunks(
     async with aclosing(batches):
         async for batch in batches:
             lines = []
-            told = [(event.token, event.speculation) for event in batch if event.token is not None]
-            for token, counts in told:
+            for event in batch:
+                if event.token is None:
+                    continue
                 index += 1
                 line = StreamAnswer(
                     index=index,
-                    token=token_answer(token),
-                    top_tokens=top_answers(token) if top_tokens else None,
-                    speculation=counts if step_details else None,
+                    token=token_answer(event.token),
+                    top_tokens=top_answers(event.token) if top_tokens else None,
+                    speculation=event.speculation if step_details else None,
+                    rejected=list(event.rejected) if event.rejected else None,
                 )
                 lines.append(line)
             last = batch[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -107,8 +108,8 @@ class ParametersField(Strict):
     )
     step_details: bool | None = Field(
         default=None,
-        description="Whether each event of a stream says what was guessed so far, and what of it"
-        " was right.",
+        description="Whether the events of a stream say what was guessed so far, what of it was"
+        " right, and which guesses were wrong.",
     )
     response_format: ResponseFormatField | None = None
     grammar: GrammarField | None = None
@@ -184,7 +185,10 @@ class GenerateBody(Strict):
             api_token=wanted.api_token or api_token,
             merged_adapters=merged.merged() if merged is not None else None,
             parameters=wanted.parameters(),
-            speculation=speculation(self.speculation or wanted.speculation),
+            speculation=replace(
+                speculation(self.speculation or wanted.speculation),
+                show_rejected=bool(wanted.step_details),
+            ),
         )
 
 

@@ -1,4 +1,4 @@
-"""What docs/http.md shows, done."""
+"""What docs/http.md and docs/docker.md show of calls, done."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from tests.serving.clients import environment
 
 pytestmark = pytest.mark.slow
 
-TEXT = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
-CURLS = re.findall(r"^curl .*", TEXT, re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "http.md").read_text()
+CALLS = re.compile(r"^ *(curl (?:.*\\\n)*.*)", re.MULTILINE)
+CURLS = [*CALLS.findall(TEXT), *CALLS.findall((DOCS / "docker.md").read_text())]
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_every_call_of_curl(server: Server) -> None:
-    assert len(CURLS) == 8
+    assert len(CURLS) == 9
     for line in CURLS:
         command = line.replace("localhost:8080", server.http).replace("curl ", "curl --fail ", 1)
         done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)

@@ -140,6 +140,7 @@ def test_both_sides_in_colours(browser: Browser, server: Server, ours: Client) -
         assert found, told
         got, made, right, wrong = map(int, found.groups())
         assert got == right + 1 and right + wrong == made
+        assert len(re.findall(r"\([0-9]+ ahead, [a-z ]+\)", told)) == wrong > 0
         assert on.locator(".text > .step").count() == got
         page.mouse.move(0, 0)
         assert on.locator(".text > .step").count() == 0

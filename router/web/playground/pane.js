@@ -53,7 +53,7 @@ export class Pane {
     const low = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 40;
     for (const event of events) {
       if (!comesAfterAll(event)) {
-        this.#append(event.token, event.speculation);
+        this.#append(event.token, event.speculation, event.rejected);
         this.times.push(now);
       }
       if (event.details) {
@@ -83,8 +83,9 @@ export class Pane {
     return this.counts?.forward_passes ?? this.steps.length - 1;
   }
 
-  #append(token, counts) {
+  #append(token, counts, rejected) {
     const step = this.steps.at(-1);
+    step.rejected = rejected ?? [];
     const depth = token.skipped ? step.tokens + 1 : 0;
     step.tokens += 1;
     if (!token.skipped) {
@@ -191,7 +192,12 @@ function told(step, number) {
   if (step.guessed === null) return `${got}.`;
   if (step.guessed === 0) return `${got}; nothing was guessed.`;
   const right = step.tokens - 1;
-  return `${got}; of ${step.guessed} guesses ${right} right, ${step.guessed - right} rejected.`;
+  const counted = `${got}; of ${step.guessed} guesses ${right} right, ${step.guessed - right} rejected`;
+  const named = (step.rejected ?? []).map(
+    ({ ahead, text, drafter }) =>
+      `${JSON.stringify(text)} (${ahead} ahead, ${drafter.replace("_", " ")})`,
+  );
+  return named.length ? `${counted}: ${named.join(", ")}.` : `${counted}.`;
 }
 
 /** Counts by depth, with one number for the deepest shade and all beyond it. */
