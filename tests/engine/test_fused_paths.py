@@ -31,6 +31,9 @@ from lorax_spec.engine.merged import ExactLinear, MergedLinear
 from lorax_spec.kernels.triton.rope import rotate_and_write
 from lorax_spec.kernels.triton.variant import INTERPRETED
 
+#: Interpreted kernels take milliseconds for each of their programs.
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 ROWS = 6
 LLAMAS = (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
@@ -131,7 +134,6 @@ def test_nothing_is_replaced_twice() -> None:
     assert linears == [m for m in model.modules() if isinstance(m, MergedLinear)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen3Config])
 def test_exact_models_have_the_same_bits_for_a_row_in_any_batch(
     kind: type[PretrainedConfig],
@@ -309,7 +311,6 @@ def test_what_only_looks_alike_stays() -> None:
     assert_alike(logits_of(model, some_ids()), expected)
 
 
-@pytest.mark.slow
 def test_16_bit_models() -> None:
     model = new_model(LlamaConfig).to(torch.float16)
     expected = logits_of(model, some_ids()).float()

@@ -9,7 +9,6 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from statistics import median
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -154,7 +153,8 @@ def test_slow_readers_hold_up_nobody(address: str) -> None:
                 assert len(caller.content) > length, "a slow reader gets on too"
             for task in reading:
                 task.cancel()
-            assert median(beside) < 2 * median(alone) + 0.5, (alone, beside)
+            # Held up, they would wait for readers that take minutes.
+            assert min(beside) < 4 * min(alone) + 2.0, (alone, beside)
 
     def engine_is_done() -> None:
         eventually(lambda: figure(address, "lorax_spec_worker_running") == 0)

@@ -19,8 +19,10 @@ from lorax_spec.kernels.triton.attention import chunks_of, paged_attention, tile
 from lorax_spec.kernels.triton.attention_split import workspace
 from tests.kernels.triton.attended import PADDING, Heads, Run, check, exact, fill, lay, runs
 
+#: Interpreted kernels take milliseconds for each of their programs.
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @settings(max_examples=12)
 @given(
     runs=runs,
@@ -108,7 +110,6 @@ def alone(rows: RaggedRows, first: int, end: int, sequence: int) -> RaggedRows:
     )
 
 
-@pytest.mark.slow
 @settings(max_examples=4)
 @given(
     window=st.sampled_from([None, 20, 90]),

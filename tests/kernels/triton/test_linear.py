@@ -11,6 +11,9 @@ from lorax_spec.kernels.matmul import split_linear
 from lorax_spec.kernels.triton.linear import BLOCK_ROWS, linear, tiling
 from lorax_spec.kernels.triton.variant import ELEMENTS, INTERPRETED
 
+#: Interpreted kernels take milliseconds for each of their programs.
+pytestmark = pytest.mark.slow
+
 #: Around every edge of a tile and of a power of two.
 COUNTS = (1, 2, 3, 5, 8, 16, 17, 33, 63, 64, 65, 66, 100, 127, 128, 129, 130)
 
@@ -86,7 +89,6 @@ def test_rows_have_the_same_bits_in_any_company(
     assert torch.equal(linear(other, weight, bias)[5], whole[5])
 
 
-@pytest.mark.slow
 def test_a_split_weight_has_the_same_bits_for_few_rows_and_many(device: torch.device) -> None:
     """Few rows go through two launches, many through one."""
     ins = 4096
@@ -103,7 +105,6 @@ def test_a_split_weight_has_the_same_bits_for_few_rows_and_many(device: torch.de
     assert torch.allclose(many, apart, rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ins", [2080, 4173])
 def test_a_last_part_may_be_shorter(ins: int, device: torch.device) -> None:
     """By whole blocks of inputs, or within one."""

@@ -20,6 +20,9 @@ from lorax_spec.kernels.lora_rows import (
 from lorax_spec.kernels.pointers import addresses
 from lorax_spec.kernels.triton.lora import LoraTables, add_lora
 
+#: Interpreted kernels take milliseconds for each of their programs.
+pytestmark = pytest.mark.slow
+
 dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
 
 

@@ -17,6 +17,9 @@ from lorax_spec.kernels.pointers import addresses
 from lorax_spec.kernels.triton.medusa import MedusaTables, put_head_states
 from tests.kernels.triton.test_lora import dtypes, on
 
+#: Interpreted kernels take milliseconds for each of their programs.
+pytestmark = pytest.mark.slow
+
 #: Steeper than SiLU ever is.
 SLOPE = 1.1
 

@@ -17,6 +17,9 @@ from lorax_spec.kernels.triton import sampling
 from lorax_spec.kernels.triton.filters import filter_scores
 from tests.kernels.triton.places import Row, logits_of, rows_of, sampled
 
+#: Interpreted kernels take milliseconds for each of their programs.
+pytestmark = pytest.mark.slow
+
 #: Of a sum of a few hundred float32 probabilities, and of noise.
 TOLERANCE = 1e-5
 
@@ -108,7 +111,6 @@ def test_tokens_and_logprobs_are_the_engines(
             assert token == expected.token
 
 
-@pytest.mark.slow
 @settings(max_examples=20)
 @given(case=cases(filters=True))
 def test_filters_keep_what_the_engine_keeps(
@@ -133,7 +135,6 @@ def test_filters_keep_what_the_engine_keeps(
         assert torch.equal(room.scores[at].cpu(), reference.filtered(scores, rows, at))
 
 
-@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     vocabulary=st.integers(2, 700),
@@ -217,7 +218,6 @@ def test_logits_of_the_models_type(dtype: torch.dtype, device: torch.device) -> 
     torch.testing.assert_close(logprobs, torch.tensor([one.logprob for one in expected]))
 
 
-@pytest.mark.slow
 @settings(max_examples=5)
 @given(case=cases(filters=True), block=st.sampled_from([16, 128]))
 def test_a_row_has_the_same_bits_in_any_batch(
@@ -249,7 +249,6 @@ def test_the_reference_is_the_engines_rule(case: tuple[torch.Tensor, list[Row]])
             assert abs(float(logprobs[at]) - expected.logprob) <= TOLERANCE
 
 
-@pytest.mark.slow
 def test_blocks_of_the_size_launched_on_a_gpu(device: torch.device) -> None:
     """Several of each kernel's, and several splits."""
     vocabulary = 9_000
