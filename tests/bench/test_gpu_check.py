@@ -36,6 +36,8 @@ from lorax_spec.speculation.offer import tree_of
 from tests.bench import gpu_parts
 from tests.bench.widened import difference, load, logits
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 #: As measured once on an H200.
 H200 = Ceilings(4.3e12, 788e12)
@@ -168,7 +170,6 @@ def test_a_part_without_time_says_so(tmp_path: Path) -> None:
     assert finding.error == "OutOfTime: no time was left" and not finding.figures
 
 
-@pytest.mark.slow
 def test_no_part_harms_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_DEAF_SECONDS", 2.0)
     parts = gpu_parts.__name__
@@ -244,7 +245,6 @@ def test_spans_that_overlap_count_once() -> None:
     assert covered([]) == 0
 
 
-@pytest.mark.slow
 def test_a_dry_run_reports_every_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lorax_spec.bench.gpu", "--dry-run", "--minutes", "9"]
     done = subprocess.run(

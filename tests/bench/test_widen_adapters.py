@@ -32,6 +32,8 @@ from tests.bench.widened import (
     medusa_logits,
 )
 
+pytestmark = pytest.mark.slow
+
 BASE = embedded.path() / "base"
 WIDE = Shape(1024, 7, 768, 8, 4, 128)
 
@@ -126,7 +128,6 @@ def test_bfloat16_logits_are_as_good_as_the_small_models(wide: Widened, ids: tor
     assert difference(exact, logits(load(wide.base, torch.bfloat16), ids)) < 1.5 * noise
 
 
-@pytest.mark.slow
 def test_greedy_answers_are_the_same(wide: Widened, prompts: list[tuple[int, ...]]) -> None:
     small, large = load(BASE, torch.float32), load(wide.base, torch.float32)
     for prompt in prompts[:2]:
@@ -251,7 +252,6 @@ def answers(engine: Engine, prompts: list[tuple[int, ...]]) -> list[Answer]:
     )
 
 
-@pytest.mark.slow
 def test_the_engine_drafts_and_accepts_the_same(
     wide: Widened, small_engine: Engine, prompts: list[tuple[int, ...]]
 ) -> None:
