@@ -164,8 +164,8 @@ def slot(one: Sequence, key: int) -> int:
 def test_the_embedded_model_says_the_same(
     prompts: dict[str, list[tuple[int, ...]]], new_request: NewRequest
 ) -> None:
-    """Base, LoRA and Medusa requests in one batch, without drafts in plain torch and with them by
-    kernels: the same tokens."""
+    """Base, LoRA and Medusa requests in one batch, two of them sampled and penalised: without drafts
+    in plain torch and with them by kernels they get the same tokens."""
 
     def answers(kernels: str, method: Method) -> list[list[int]]:
         core = EngineCore.load(
@@ -180,6 +180,14 @@ def test_the_embedded_model_says_the_same(
             )
         )
         adapters = [None, "demo/pirate", "demo/tests-medusa", "demo/tests"]
+        sampled = {
+            "do_sample": True,
+            "temperature": 0.8,
+            "top_k": 40,
+            "repetition_penalty": 1.1,
+            "frequency_penalty": 0.2,
+            "seed": 3,
+        }
         requests = [
             new_request(
                 prompts[kind][0][-14:],
@@ -187,6 +195,7 @@ def test_the_embedded_model_says_the_same(
                 Method.MEDUSA if method != Method.NONE and "medusa" in (name or "") else method,
                 None if method == Method.NONE else 5,
                 adapter=name,
+                **(sampled if name in ("demo/pirate", "demo/tests-medusa") else {}),
             )
             for name, kind in zip(adapters, ("rename", "doc", "tests", "edit"), strict=True)
         ]
@@ -194,7 +203,8 @@ def test_the_embedded_model_says_the_same(
             outcomes = run(core, requests)
             core.check_integrity()
             if method != Method.NONE:
-                assert sum(one.speculation.drafted_tokens for one in outcomes) > 0
+                accepted = [one.speculation.accepted_tokens for one in outcomes]
+                assert sum(accepted) > 0 and accepted[2] > 0, "of heads too"
             return [[token.id for token in one.tokens] for one in outcomes]
         finally:
             core.close()
