@@ -164,8 +164,9 @@ def slot(one: Sequence, key: int) -> int:
 def test_the_embedded_model_says_the_same(
     prompts: dict[str, list[tuple[int, ...]]], new_request: NewRequest
 ) -> None:
-    """Base, LoRA and Medusa requests in one batch, two of them sampled and penalised: without drafts
-    in plain torch and with them by kernels they get the same tokens."""
+    """Base, LoRA and Medusa requests in one batch, two of them sampled and penalised.
+
+    By kernels and with drafts they get what they get in plain torch without."""
 
     def answers(kernels: str, method: Method) -> list[list[int]]:
         core = EngineCore.load(
