@@ -35,7 +35,7 @@ _ON = "auto"
 
 #: A memory-bound model: from this many tokens per forward on, so many times as fast.
 _MANY, _PAYS = 2.0, 1.6
-_THEIR_LENGTHS, _BY_THEIRS, _ASKED, _LONG = (5, 10), 1.5, 8, 160
+_THEIR_LENGTHS, _BY_THEIRS, _ASKED, _LONG = (5, 10, 16, 24), 1.5, 8, 160
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lorax_spec.types import Method, Speculation
 #: Names of heads made for the base model alone, those that accept more first.
 _HEADS = ("hydra", "medusa")
 #: What the server drafts for requests that do not say.
-_AHEAD = 16
+_AHEAD = 24
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lorax_spec.train.acceptance import loops
 
 #: Answers to these end by themselves; the others are continuations.
 _CHAT = {"rename", "edit", "doc", "write"}
-_ANSWER_TOKENS, _CONTINUATION_TOKENS = 208, 128
+ANSWER_TOKENS, _CONTINUATION_TOKENS = 208, 128
 #: Shorter answers say nothing about drafting.
 _SHORTEST = 8
 
@@ -36,7 +36,7 @@ def prompts(kinds: Sequence[str], count: int, tokenizer: TextTokenizer) -> list[
         kind = kinds[index % len(kinds)]
         items, wanted = texts[kind], -(-count // len(kinds))
         item = items[index // len(kinds) * len(items) // wanted % len(items)]
-        new_tokens = _ANSWER_TOKENS if kind in _CHAT else _CONTINUATION_TOKENS
+        new_tokens = ANSWER_TOKENS if kind in _CHAT else _CONTINUATION_TOKENS
         chosen.append(Prompt(kind, tuple(tokenizer.encode(item["prompt"])), new_tokens))
     return chosen
 

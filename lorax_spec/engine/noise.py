@@ -23,24 +23,30 @@ class Noise:
             del self.made[passed]
 
 
+#: Numbers that take about as long as one: so many are made together.
+_AT_ONCE = 1 << 15
+
+
 def noise_of(
-    wanted: Rows[tuple[Noise, int]], vocabulary: int, device: torch.device, ahead: int = 0
+    wanted: Rows[tuple[Noise, int]], vocabulary: int, device: torch.device
 ) -> torch.Tensor:
     """The noise of each position [len(wanted), vocabulary].
 
-    Where one must be made, so are the ``ahead`` positions after it, which will be asked for next:
-    one large call costs less than several.
+    Where few must be made, so are positions after them, which will be asked for next: one large
+    call costs less than several.
     """
-    lacking = list(
-        dict.fromkeys(
-            (noise, later)
-            for noise, position in wanted
-            if position not in noise.made
-            for later in range(position, position + ahead + 1)
-            if later not in noise.made
-        )
-    )
+    lacking = list(dict.fromkeys(one for one in wanted if one[1] not in one[0].made))
     if lacking:
+        further = _AT_ONCE // (len(lacking) * vocabulary)
+        if further > 1:
+            lacking = list(
+                dict.fromkeys(
+                    (noise, later)
+                    for noise, position in lacking
+                    for later in range(position, position + further)
+                    if later not in noise.made
+                )
+            )
         seeds, positions = [noise.seed for noise, _ in lacking], [at for _, at in lacking]
         rows = gumbel(seeds, positions, vocabulary, device)
         for (noise, position), row in zip(lacking, rows, strict=True):

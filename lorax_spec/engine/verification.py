@@ -161,7 +161,8 @@ def figures_of(plan: Rows[Scheduled], walks: Rows[Walk[Choice]]) -> Step:
         contexts += [scheduled.start + scheduled.count] * further
     return Step(
         rows=sum(scheduled.count + len(scheduled.draft) for scheduled in plan),
-        prompts=any(scheduled.count > 1 or not scheduled.samples for scheduled in plan),
+        drafted=sum(len(scheduled.draft) for scheduled in plan),
+        scheduled=len(plan),
         sequences=len(walks),
         tokens=sum(len(walk.choices) for walk in walks),
         contexts=contexts,

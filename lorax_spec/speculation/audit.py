@@ -17,7 +17,7 @@ _ENOUGH, _ENOUGH_PLAIN = 16, 2
 #: How much faster drafted steps must be: a draw is not worth the trouble.
 _PAYS = 1.02
 #: The shortest and the longest pause, in steps.
-_SHORTEST, _LONGEST = 24, 768
+_SHORTEST, _LONGEST = 24, 384
 
 
 class _Pace:

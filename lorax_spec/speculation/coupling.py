@@ -123,8 +123,7 @@ def _part(
 
 def _softmax(scores: Floats, none: float | Floats) -> Floats:
     """Softmax over the last axis and one more option of score ``none``, which is left out."""
-    rest = np.broadcast_to(np.asarray(none), (*scores.shape[:-1], 1))
-    top = np.maximum(scores.max(-1, keepdims=True), rest)
+    top = np.maximum(scores.max(-1, keepdims=True), none)
     powers = np.exp(scores - top)
-    shares: Floats = powers / (powers.sum(-1, keepdims=True) + np.exp(rest - top))
+    shares: Floats = powers / (powers.sum(-1, keepdims=True) + np.exp(none - top))
     return np.maximum(shares, LEAST)

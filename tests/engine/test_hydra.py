@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,12 +26,13 @@ from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.core import EngineCore
 from lorax_spec.engine.drafting.drafter import Turn
 from lorax_spec.engine.drafting.hydra import CANDIDATES, HydraDrafter
+from lorax_spec.engine.drafting.level_cost import LevelCost
 from lorax_spec.engine.request import TokenRequest
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.errors import AdapterMismatch
 from lorax_spec.speculation.offer import NOTHING, Offer
 from lorax_spec.speculation.tree import ROOT, DraftTree
-from lorax_spec.types import Method
+from lorax_spec.types import Method, Speculation
 from tests.adapters.writers import hydra_config, hydra_tensors, lora_config, write_hydra, write_lora
 from tests.conformance.running import run
 from tests.engine import sequences
@@ -282,6 +284,44 @@ def test_another_ranking_decides_what_is_offered(
         assert offer.tokens[0] == int(expected(1, text, ()).argmin())
     assert [depth for depth, _ in seen] == [1, 2, 3]
     assert seen[0][1] == [text[-1] for text in texts[:2]]
+
+
+class Levels(LevelCost):
+    """Says which levels pay, and notes what it was asked."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers, self.asked = list(answers), list[tuple[float, int, float, int]]()
+
+    @contextmanager
+    def level(self, rows: int) -> Iterator[None]:
+        yield
+
+    def pays(self, gain: float, rows: int, expected: float, sequences: int) -> bool:
+        self.asked.append((gain, rows, expected, sequences))
+        return self.answers.pop(0)
+
+
+def test_levels_that_are_not_worth_it_are_left_out_unless_they_were_ordered(
+    folders: list[Path], texts: list[tuple[int, ...]]
+) -> None:
+    heads = read(folders[0])
+    free = [turn(text, heads, 8) for text in texts[:2]]
+    given = turn(texts[2], heads, 8)
+    given.sequence.request = replace(given.sequence.request, speculation=Speculation(num_tokens=8))
+    everything = HydraDrafter(Transformers(), by_softmax).offer([*free, given])
+    for answers, depth in (((False,), 1), ((True, False), 2), ((True, True), 3)):
+        levels = Levels(*answers)
+        offers = HydraDrafter(Transformers(), by_softmax, cost=levels).offer([*free, given])
+        assert not levels.answers
+        assert offers[2] == everything[2]
+        for offer, whole in zip(offers[:2], everything, strict=False):
+            lengths = {len(drafted(offer, node)) for node in range(len(offer))}
+            assert max(lengths) <= depth
+            if depth == 3:
+                assert offer == whole
+        assert all(0.0 < gain <= 2.0 for gain, *_ in levels.asked)
+        assert all(2.0 < expected <= 8.0 for _, _, expected, _ in levels.asked)
+        assert [asked[3] for asked in levels.asked] == [2] * len(levels.asked)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0])

@@ -106,7 +106,7 @@ def live(world: World, guessers: Rows[Guesser], batch: int, steps: int = STEPS) 
                 right += 1
             one.tokens += range(known, known + right + 1)
             came += right + 1
-        drafting.note_step(Step(rows, False, batch, came, [10] * batch), spent)
+        drafting.note_step(Step(rows, rows - batch, batch, batch, came, [10] * batch), spent)
         tokens += came
         drafting.draft([(one, HIDDEN) for one in everybody], 0)
     return Lived(tokens, world.now, drafted)
@@ -202,7 +202,7 @@ def test_a_drafter_whose_luck_turns_is_taken_back() -> None:
         one.tokens += range(known, known + right + 1)
         lengths.append(len(one.draft))
         rows = 1 + len(one.draft)
-        drafting.note_step(Step(rows, False, 1, right + 1, [10]), cost.seconds(rows))
+        drafting.note_step(Step(rows, rows - 1, 1, 1, right + 1, [10]), cost.seconds(rows))
         drafting.draft([(one, HIDDEN)], 0)
     assert sum(lengths[200:400]) < 80
     assert sum(lengths[-100:]) > 400

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-#: Share of a slower time in the running estimates.
-_SLOWER = 0.05
+#: Share of the newest time in the running estimates, and how many times the estimate it counts as
+#: at most.
+_NEWEST, _MOST = 0.1, 3.0
 
 
 class AskingCost:
-    """Learned while running.
-
-    It is quick to believe that something was quick: slow times were often disturbed.
+    """Learned while running: means, since turns are of different lengths, but times beyond all
+    others were disturbed.
     """
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class AskingCost:
         elif known is None:
             self._turns[drafter] = seconds
         elif not in_vain:
-            self._turns[drafter] = _quickly(known, seconds)
+            self._turns[drafter] = _moved(known, seconds)
 
     def note_use(self, seconds: float) -> None:
         """It took so long to merge, to choose from and to lay out the offers for one sequence."""
-        self._use = seconds if self._use is None else _quickly(self._use, seconds)
+        self._use = seconds if self._use is None else _moved(self._use, seconds)
 
 
-def _quickly(known: float, seconds: float) -> float:
-    return min(seconds, known + _SLOWER * (seconds - known))
+def _moved(known: float, seconds: float) -> float:
+    return known + _NEWEST * (min(seconds, _MOST * known) - known)

@@ -10,9 +10,6 @@ from lorax_spec.engine.drafting.shadows import Shadow
 from lorax_spec.engine.noise import noise_of
 from lorax_spec.engine.sampling import Place, process
 
-#: Further positions whose noise is made along; what this turn does not use, the next one will.
-_AHEAD = 3
-
 
 def coupled_scores(logits: torch.Tensor, shadows: Rows[Shadow]) -> torch.Tensor:
     """The score of every token after each shadow's row, up to the second model's own error.
@@ -29,7 +26,7 @@ def coupled_scores(logits: torch.Tensor, shadows: Rows[Shadow]) -> torch.Tensor:
     if noisy:
         rows = [shadows[index].row for index in noisy]
         wanted = [(row.noise, len(row.tokens)) for row in rows]
-        noise = noise_of(wanted, logits.shape[-1], logits.device, ahead=_AHEAD)
+        noise = noise_of(wanted, logits.shape[-1], logits.device)
         heat = torch.tensor([row.rule.temperature for row in rows], device=logits.device)
         logits.index_add_(0, torch.tensor(noisy, device=logits.device), noise * heat[:, None])
     return logits

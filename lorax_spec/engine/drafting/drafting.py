@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _TOO_DEAR = 0.97
 _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
 #: Turns for which the price of a row is believed.
 _PRICED_FOR = 8
+#: Prompt rows for each sequence with which a step still says whether drafting pays.
+_FEW_PROMPT_ROWS = 2
 #: Share of the newest round of tokens in the running estimate of what a token takes.
 _NEWEST = 0.03
 
@@ -38,14 +41,20 @@ Allow = Callable[[Sequence, Offer], Offer]
 
 @dataclass(frozen=True)
 class Step:
-    """What became of a step: its rows, those of prompts among them, the sequences that chose
-    tokens and the tokens they chose, and the context of each path (each sequence's first)."""
+    """What became of a step: its rows, those of drafts among them, the sequences that had rows,
+    those of them that chose tokens and the tokens they chose, and the context of each path (each
+    sequence's first)."""
 
     rows: int
-    prompts: bool
+    drafted: int
+    scheduled: int
     sequences: int
     tokens: int
     contexts: Rows[int]
+
+    @property
+    def prompt_rows(self) -> int:
+        return self.rows - self.drafted - self.sequences
 
 
 @dataclass
@@ -85,7 +94,9 @@ class Drafting:
         self._allow = allow
         self._luck = Luck(self._drafters)
         self._asking_cost = AskingCost()
-        self._audit = Audit()
+        # Whether drafting pays is one question for each size of batch, by its binary digits.
+        self._audits = defaultdict[int, Audit](Audit)
+        self._audit = self._audits[0]
         self._spent = 0.0
         self._asked_freely = False
         self._seconds_per_token = 0.0
@@ -116,8 +127,8 @@ class Drafting:
         began = self._clock()
         given: list[tuple[Sequence, torch.Tensor]] = []
         free: list[tuple[Sequence, torch.Tensor]] = []
-        if self._luck.begin_turn(len(rows)):
-            self._audit = Audit()  # whether drafting pays is another question now
+        self._luck.begin_turn(len(rows))
+        self._audit = self._audits[len(rows).bit_length()]
         for sequence, hidden in rows:
             sequence.draft = EMPTY
             if self._luck.sleeps(sequence):
@@ -141,20 +152,22 @@ class Drafting:
         """Learn from a step, of so many seconds without drafting, what steps cost, and whether its
         drafts were worth it."""
         paths = self.cost.paths(step.contexts)
-        plain = step.rows == step.sequences
-        if not step.prompts:
-            alone = self.cost.seconds(step.sequences, step.sequences)
-            alone += self.cost.paths(step.contexts[: step.sequences])
+        if step.prompt_rows <= _FEW_PROMPT_ROWS * step.sequences:
+            alone = self.cost.seconds(step.rows - step.drafted, step.sequences)
+            alone += self.cost.paths(step.contexts[: step.scheduled])
             rounds = step.tokens / step.sequences
             # What requests ordered by number is not the controller's to answer for.  To ask in vain
             # is a part of drafting.
-            if plain or self._asked_freely:
+            if self._asked_freely or not step.drafted:
                 self._audit.note(self._asked_freely, (seconds + self._spent) / alone, rounds)
+        if not step.prompt_rows:
+            rounds = step.tokens / step.sequences
             pace = (seconds + self._spent) / step.tokens
             # Steps by the tokens they gave, so that this is time over tokens, not a mean of both.
             share = 1.0 - (1.0 - _NEWEST) ** rounds
             self._seconds_per_token += share * (pace - self._seconds_per_token)
             self._luck.purse.earn(seconds + self._spent)
+        plain = step.rows == step.sequences
         self.cost.note(step.rows, step.tokens, paths, seconds, plain=plain)
 
     def _price(self, base: Base) -> float:

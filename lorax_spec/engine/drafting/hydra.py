@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -17,6 +18,7 @@ from lorax_spec.adapters.weights import HydraHeads
 from lorax_spec.engine.drafting.by_heads import offers_by_heads
 from lorax_spec.engine.drafting.drafter import Outcome, Turn
 from lorax_spec.engine.drafting.eligible import HYDRA
+from lorax_spec.engine.drafting.level_cost import LevelCost
 from lorax_spec.engine.drafting.ranking import CANDIDATES, Ranking
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.kernels.hydra import head_states
@@ -28,6 +30,9 @@ from lorax_spec.speculation.tree import ROOT
 WIDTH = 4
 #: Offered nodes for each node that may be drafted, so that a merge or a grammar can choose.
 _SPARE = 2
+
+#: Which turn's, and the last node of a path of its.
+_End = tuple[int, int]
 
 #: The best guesses after each path, best first: (logits float32 [rows, vocabulary], turn of each
 #: row, tokens ahead of the last committed one, the heads, how many) to a list for each row.
@@ -57,15 +62,24 @@ def ranked_by(ranking: Ranking) -> Rank:
 class HydraDrafter:
     """Guesses from the heads of a sequence's own adapter, or of the one it is paired with.
 
-    Of an adapter with a static tree nothing else is offered.
+    Of an adapter with a static tree nothing else is offered.  Where a request leaves the size of
+    its draft open, levels that are not worth their time are left out.
     """
 
     name = HYDRA
 
-    def __init__(self, base: Base, rank: Rank | None = None, width: int = WIDTH) -> None:
+    def __init__(
+        self,
+        base: Base,
+        rank: Rank | None = None,
+        width: int = WIDTH,
+        cost: LevelCost | None = None,
+    ) -> None:
+        """``cost``: of levels; without it every level is worth its time."""
         self._base = base
         self._rank = rank or ranked_by(Ranking())
         self._width = width
+        self._cost = cost
 
     def offer(self, turns: Rows[Turn]) -> list[Offer]:
         return offers_by_heads(turns, lambda turn: turn.sequence.hydra, self._offers)
@@ -83,24 +97,51 @@ class HydraDrafter:
         growths = [_Growth(turn, ranks, self._width) for turn in turns]
         for head in range(heads.num_heads):
             ends = [(i, end) for i, growth in enumerate(growths) for end in growth.descend(head)]
+            if head and self._cost is not None:
+                ends = _worth_it(ends, growths, self._cost)
             if not ends:
                 break
-            rows = torch.tensor([i for i, _ in ends], device=hidden.device)
-            paths = [growths[i].path(end) for i, end in ends]
-            states = head_states(
-                hidden[rows],
-                self._base.embed(torch.tensor(paths, device=hidden.device)),
-                heads.input_weight[head],
-                heads.input_bias[head],
-                heads.output_weight[head],
-                heads.output_bias[head],
-            )
-            logits = self._base.head_logits(states)
-            most = max(growth.candidates for growth in growths)
-            guesses = self._rank(logits, [turns[i] for i, _ in ends], head + 1, heads, most)
-            for (i, end), mine in zip(ends, guesses, strict=True):
-                growths[i].grow(end, mine)
+            with nullcontext() if self._cost is None else self._cost.level(len(ends)):
+                self._grow(heads, head, hidden, growths, ends)
         return [growth.offer(self.name) for growth in growths]
+
+    def _grow(
+        self,
+        heads: HydraHeads,
+        head: int,
+        hidden: torch.Tensor,
+        growths: Rows[_Growth],
+        ends: Rows[_End],
+    ) -> None:
+        """One more level after ``ends``."""
+        rows = torch.tensor([i for i, _ in ends], device=hidden.device)
+        paths = [growths[i].path(end) for i, end in ends]
+        states = head_states(
+            hidden[rows],
+            self._base.embed(torch.tensor(paths, device=hidden.device)),
+            heads.input_weight[head],
+            heads.input_bias[head],
+            heads.output_weight[head],
+            heads.output_bias[head],
+        )
+        logits = self._base.head_logits(states)
+        most = max(growth.candidates for growth in growths)
+        guesses = self._rank(logits, [growths[i].turn for i, _ in ends], head + 1, heads, most)
+        for (i, end), mine in zip(ends, guesses, strict=True):
+            growths[i].grow(end, mine)
+
+
+def _worth_it(ends: list[_End], growths: Rows[_Growth], cost: LevelCost) -> list[_End]:
+    """The paths to follow further: those of requests that ordered their drafts, and all others if
+    together they should bring more than they cost."""
+    ordered = [growth.ordered for growth in growths]
+    free = [(i, end) for i, end in ends if not ordered[i]]
+    among = [growth for growth in growths if not growth.ordered]
+    gain = sum(growth.next_gain for growth in among)
+    expected = sum(growth.expected for growth in among)
+    if not free or cost.pays(gain, len(free), expected, len(among)):
+        return ends
+    return [(i, end) for i, end in ends if ordered[i]]
 
 
 class _Growth:
@@ -113,7 +154,9 @@ class _Growth:
     def __init__(
         self, turn: Turn, ranks: Mapping[tuple[int, ...], list[int]] | None, width: int
     ) -> None:
-        self._turn = turn
+        self.turn = turn
+        #: The request said how many nodes it wants, and gets them whatever they cost.
+        self.ordered = turn.sequence.request.speculation.num_tokens is not None
         self._ranks = ranks
         self._width = width
         self._limit = _SPARE * turn.nodes
@@ -123,6 +166,8 @@ class _Growth:
         self._reach: list[float] = []
         self._rank_paths: list[tuple[int, ...]] = []
         self._level = 0
+        #: How likely one of the paths followed last is right, and of those before them.
+        self._right = self._right_before = 1.0
         #: A node must be likelier than this, or there is enough without it.
         self._least = 0.0
         most = CANDIDATES if ranks is None else 1 + max(max(below) for below in ranks.values())
@@ -130,7 +175,7 @@ class _Growth:
 
     def descend(self, depth: int) -> list[int]:
         """Go on to the level after ``depth``: the paths to follow there, by their last nodes."""
-        if depth >= self._turn.depth:
+        if depth >= self.turn.depth:
             return []
         if depth == 0:
             return [ROOT]
@@ -138,10 +183,23 @@ class _Growth:
             self._least = heapq.nlargest(self._limit, self._reach)[-1]
         level = range(self._level, len(self._tokens))
         self._level = len(self._tokens)
-        likely = [node for node in level if self._reach[node] > self._least]
+        ends = [node for node in level if self._reach[node] > self._least]
         if self._ranks is not None:
-            return [node for node in likely if self._rank_paths[node] in self._ranks]
-        return heapq.nlargest(self._width, likely, key=self._reach.__getitem__)
+            ends = [node for node in ends if self._rank_paths[node] in self._ranks]
+        else:
+            ends = heapq.nlargest(self._width, ends, key=self._reach.__getitem__)
+        self._right_before, self._right = self._right, sum(self._reach[end] for end in ends)
+        return ends
+
+    @property
+    def expected(self) -> float:
+        """Tokens of the step that verifies the offer so far."""
+        return 1.0 + sum(heapq.nlargest(self.turn.nodes, self._reach))
+
+    @property
+    def next_gain(self) -> float:
+        """How likely a guess of the next level is accepted, if it is as sure as the last level."""
+        return self._right * min(1.0, self._right / self._right_before) if self._right else 0.0
 
     def path(self, end: int) -> list[int]:
         """The last committed token and those drafted down to the node ``end``."""
@@ -149,7 +207,7 @@ class _Growth:
         while end != ROOT:
             path.append(self._tokens[end])
             end = self._parents[end]
-        path.append(self._turn.sequence.tokens[-1])
+        path.append(self.turn.sequence.tokens[-1])
         return path[::-1]
 
     def grow(self, end: int, guesses: HeadGuesses) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lorax_spec.engine.clock import clock_of
 from lorax_spec.engine.drafting.draft_model_loading import load_draft_model
 from lorax_spec.engine.drafting.drafter import Drafter
 from lorax_spec.engine.drafting.grammar import GrammarDrafter
 from lorax_spec.engine.drafting.hydra import HydraDrafter
+from lorax_spec.engine.drafting.level_cost import LevelCost
 from lorax_spec.engine.drafting.lookahead import LookaheadDrafter
 from lorax_spec.engine.drafting.lookup import PromptLookupDrafter
 from lorax_spec.engine.drafting.medusa import MedusaDrafter, StatesOf, one_by_one
@@ -29,7 +31,7 @@ def line_up(loaded: Loaded, cost: StepCost) -> list[Drafter]:
         ),
         LookaheadDrafter(),
         MedusaDrafter(model, states_of=_states_of(loaded.kernels)),
-        HydraDrafter(model),
+        HydraDrafter(model, cost=LevelCost(clock_of(model.device), cost.forward)),
     ]
     if config.draft_model_id is not None:
         drafters.append(load_draft_model(loaded, cost))

@@ -42,14 +42,12 @@ class Luck:
         """Of the batch, so far."""
         return self._turn
 
-    def begin_turn(self, among: int) -> bool:
-        """The next turn, of ``among`` sequences; says whether that is quite another number."""
+    def begin_turn(self, among: int) -> None:
+        """The next turn, of ``among`` sequences."""
         self._turn += 1
-        if among <= 2 * self._slept_among <= 4 * among:
-            return False
-        self._asleep.clear()
-        self._slept_among = among
-        return True
+        if not among <= 2 * self._slept_among <= 4 * among:
+            self._asleep.clear()
+            self._slept_among = among
 
     def sleeps(self, sequence: Sequence) -> bool:
         return self._asleep.get(sequence, 0) > self._turn

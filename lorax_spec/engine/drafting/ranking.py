@@ -66,23 +66,24 @@ class Ranking:
         constants = _constants(calibration, heads, first_depth)
         count = min(LOOKED_AT, vocabulary)
         log_q = logits.log_softmax(-1)
-        worth: Floats = np.empty((heads, rows, count))
-        ids: npt.NDArray[np.int64] = np.empty((heads, rows, count), np.int64)
         rules = [turn.sequence.rule for turn in turns]
         noisy = [row for row, rule in enumerate(rules) if self._coupled and not rule.greedy]
-        quiet = sorted({*range(rows)}.difference(noisy))
-        if quiet:
-            values, tokens = log_q[:, quiet].topk(count)
-            worth[:, quiet] = worths(values.cpu().numpy(), None, 1.0, constants)
-            ids[:, quiet] = tokens.cpu().numpy()
-        if noisy:
+        if not noisy:
+            worth, ids = _quiet(log_q, constants, count)
+        elif len(noisy) == rows:
+            worth, ids = _coupled(log_q, turns, first_depth, constants, count)
+        else:
+            worth = np.empty((heads, rows, count))
+            ids = np.empty((heads, rows, count), np.int64)
+            quiet = sorted({*range(rows)}.difference(noisy))
+            worth[:, quiet], ids[:, quiet] = _quiet(log_q[:, quiet], constants, count)
             chosen = [turns[row] for row in noisy]
             found = _coupled(log_q[:, noisy], chosen, first_depth, constants, count)
             worth[:, noisy], ids[:, noisy] = found
         # Weights that overflow in half precision give no number; others are in the same step.
-        worth = np.clip(np.nan_to_num(worth), LEAST, 1.0)
+        worth = np.minimum(np.fmax(worth, LEAST), 1.0)
         if noisy:  # without noise the likeliest come first already
-            order = np.argsort(-worth, axis=-1, kind="stable")
+            order = np.argsort(-worth, axis=-1, kind="stable")[..., :most]
             worth = np.take_along_axis(worth, order, -1)
             ids = np.take_along_axis(ids, order, -1)
         best_ids = ids[..., :most].transpose(1, 0, 2).tolist()
@@ -91,6 +92,14 @@ class Ranking:
             [list(zip(i, w, strict=True)) for i, w in zip(row_ids, row_worth, strict=True)]
             for row_ids, row_worth in zip(best_ids, best, strict=True)
         ]
+
+
+def _quiet(
+    log_q: torch.Tensor, constants: HeadConstants, count: int
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """(worths, tokens) [heads, rows, count] of the likeliest candidates, best first."""
+    values, tokens = log_q.topk(count)
+    return worths(values.cpu().numpy(), None, 1.0, constants), tokens.cpu().numpy()
 
 
 def _coupled(
