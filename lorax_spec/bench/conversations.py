@@ -24,7 +24,7 @@ def second_turns(
     workloads: Mapping[str, list[dict[str, str]]], tokenizer: TextTokenizer
 ) -> list[Prompt]:
     """Of every conversation whose first answer has a name of its own left to change."""
-    found = []
+    found: list[Prompt] = []
     for kind in _FIRST_TURNS:
         for item in workloads[kind]:
             code = item["reference"].strip().removeprefix(_BEGIN).removesuffix(_END)
