@@ -12,8 +12,8 @@ from __future__ import annotations
 _CONTROL, _CLEARLY, _CONTROL_OF_CLOSE = 48, 1.2, 12
 #: Share of the newest step in the running means.
 _NEWEST = 0.04
-#: Steps of each kind before they are compared.
-_ENOUGH, _ENOUGH_PLAIN = 16, 2
+#: Steps of each kind before they are compared, and fewer where drafted ones are slower by so much.
+_ENOUGH, _ENOUGH_PLAIN, _ENOUGH_OF_SLOW, _SLOW = 16, 2, 4, 1.3
 #: How much faster drafted steps must be: a draw is not worth the trouble.
 _PAYS = 1.02
 #: The shortest and the longest pause, in steps.
@@ -73,9 +73,10 @@ class Audit:
             return
         self._in_a_row += 1
         self._drafted.note(time, rounds)
-        if self._drafted.count >= _ENOUGH:
-            if self._drafted.value * _PAYS > self._plain.value:
-                self._pause = min(max(_SHORTEST, 2 * self._pause), _LONGEST)
-                self._rest, self._drafted = self._pause, _Pace()
-            elif self._drafted.count > _CONTROL:
-                self._pause = 0
+        count, slower = self._drafted.count, self._drafted.value > self._plain.value / _PAYS
+        far_slower = self._drafted.value > self._plain.value * _SLOW
+        if (count >= _ENOUGH and slower) or (count >= _ENOUGH_OF_SLOW and far_slower):
+            self._pause = min(max(_SHORTEST, 2 * self._pause), _LONGEST)
+            self._rest, self._drafted = self._pause, _Pace()
+        elif count > _CONTROL:
+            self._pause = 0

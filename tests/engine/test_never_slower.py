@@ -72,6 +72,17 @@ class Guesser:
         return chain_offer(guesses, [self.said] * depth, self.name)
 
 
+def accept(one: Sequence) -> int:
+    """Commit what is right of its draft, and a token more; returns how many tokens came."""
+    known, right = len(one.tokens), 0
+    for token in one.draft.tokens:
+        if token != known + right:
+            break
+        right += 1
+    one.tokens += range(known, known + right + 1)
+    return right + 1
+
+
 @dataclass(frozen=True)
 class Lived:
     tokens: int
@@ -83,8 +94,11 @@ class Lived:
         return self.tokens / self.seconds
 
 
-def live(world: World, guessers: Rows[Guesser], batch: int, steps: int = STEPS) -> Lived:
-    """Decode ``batch`` sequences; the engine's loop without an engine."""
+def live(
+    world: World, guessers: Rows[Guesser], batch: int, steps: int = STEPS, prompt_rows: int = 0
+) -> Lived:
+    """Decode ``batch`` sequences; the engine's loop without an engine.  So many rows of prompts
+    are in every step."""
     counts = (1, 2, 4, 8, 16, 32, 64, 128)
     cost = StepCost({rows: min(world.step(rows) for _ in range(4)) for rows in counts})
     world.now = 0.0
@@ -94,27 +108,19 @@ def live(world: World, guessers: Rows[Guesser], batch: int, steps: int = STEPS) 
         one.drafters = drafting.names
     tokens, drafted = 0, []
     for _ in range(steps):
-        rows = sum(1 + len(one.draft) for one in everybody)
-        drafted.append(rows - batch)
-        came = 0
+        rows = sum(1 + len(one.draft) for one in everybody) + prompt_rows
+        drafted.append(rows - batch - prompt_rows)
         spent = world.step(rows)
-        for one in everybody:
-            known, right = len(one.tokens), 0
-            for token in one.draft.tokens:
-                if token != known + right:
-                    break
-                right += 1
-            one.tokens += range(known, known + right + 1)
-            came += right + 1
-        drafting.note_step(Step(rows, rows - batch, batch, batch, came, [10] * batch), spent)
+        came = sum(map(accept, everybody))
+        drafting.note_step(Step(rows, drafted[-1], batch, batch, came, [10] * batch), spent)
         tokens += came
-        drafting.draft([(one, HIDDEN) for one in everybody], 0)
+        drafting.draft([(one, HIDDEN) for one in everybody], prompt_rows)
     return Lived(tokens, world.now, drafted)
 
 
-def off(world: World, batch: int) -> float:
+def off(world: World, batch: int, prompt_rows: int = 0) -> float:
     """Tokens per second without drafts."""
-    return batch / World(world.slope, world.free).step(batch)
+    return batch / World(world.slope, world.free).step(batch + prompt_rows)
 
 
 worlds = st.builds(
@@ -130,14 +136,16 @@ worlds = st.builds(
     true=st.floats(0.0, 0.95),
     said=st.floats(0.05, 0.95),
     seconds=st.sampled_from([0.0, 0.001, 0.1, 0.5]),
+    prompts=st.sampled_from([0.0, 0.5, 1.5]),
 )
 def test_never_slower_than_off(
-    world: World, batch: int, true: float, said: float, seconds: float
+    world: World, batch: int, true: float, said: float, seconds: float, prompts: float
 ) -> None:
     """Whatever a drafter claims, is worth and costs; finding out is included."""
     guesser = Guesser("guesser", world, true, said, seconds / batch)
-    lived = live(world, [guesser], batch)
-    assert lived.rate >= 0.975 * off(world, batch)
+    prompt_rows = int(prompts * batch)
+    lived = live(world, [guesser], batch, prompt_rows=prompt_rows)
+    assert lived.rate >= 0.975 * off(world, batch, prompt_rows)
 
 
 @pytest.mark.slow
@@ -175,6 +183,29 @@ def test_drafts_grow_and_shrink_smoothly() -> None:
     assert sum(swings) / len(swings) < 0.5 * mean + 1
 
 
+@pytest.mark.parametrize(("dear", "least", "most"), [(0.03, 0.96, 1.0), (0.001, 1.25, 1.5)])
+def test_steps_with_prompts_tell_whether_drafts_pay(dear: float, least: float, most: float) -> None:
+    """Rows of prompts come with every step and cost nothing, those of drafts ``dear`` each; of the
+    two the controller sees the mean."""
+    draw, batch, prompts = random.Random(1), 16, 16
+    world = World(slope=0.0, free=1)
+    guesser = Guesser("guesser", world, 0.35, 0.35, 0.0)
+    drafting = Drafting([guesser], StepCost({1: 1.0, 64: 1.0}), lambda: world.now)
+    everybody = [sequence(4, 10**6) for _ in range(batch)]
+    for one in everybody:
+        one.drafters = drafting.names
+    tokens, seconds, prompt_rows = 0, 0.0, 0
+    for _ in range(1500):
+        nodes = sum(len(one.draft) for one in everybody)
+        came = sum(map(accept, everybody))
+        spent, rows = 1.0 + dear * nodes, batch + prompt_rows + nodes
+        drafting.note_step(Step(rows, nodes, batch + 1, batch, came, [10] * (batch + 1)), spent)
+        tokens, seconds = tokens + came, seconds + spent
+        prompt_rows = draw.randint(1, prompts)
+        drafting.draft([(one, HIDDEN) for one in everybody], prompt_rows)
+    assert least < tokens / seconds / batch < most
+
+
 def test_a_useless_drafter_is_hardly_asked() -> None:
     world = World(slope=0.05, free=1)
     guesser = Guesser("guesser", world, 0.0, 0.9, 0.3)
@@ -193,16 +224,10 @@ def test_a_drafter_whose_luck_turns_is_taken_back() -> None:
     for step in range(900):
         if step == 400:
             guesser.true = 1.0
-        right = 0
-        for token in one.draft.tokens:
-            if token != len(one.tokens) + right:
-                break
-            right += 1
-        known = len(one.tokens)
-        one.tokens += range(known, known + right + 1)
+        came = accept(one)
         lengths.append(len(one.draft))
         rows = 1 + len(one.draft)
-        drafting.note_step(Step(rows, rows - 1, 1, 1, right + 1, [10]), cost.seconds(rows))
+        drafting.note_step(Step(rows, rows - 1, 1, 1, came, [10]), cost.seconds(rows))
         drafting.draft([(one, HIDDEN)], 0)
     assert sum(lengths[200:400]) < 80
     assert sum(lengths[-100:]) > 400
