@@ -132,7 +132,8 @@ def test_a_process_knows_no_secrets_and_ends_with_its_server(
     renderer = Renderer()
     assert render(renderer, "a") == "a"
     (child,) = set(psutil.Process().children()) - before
-    assert "HF_TOKEN" not in child.environ() and child.nice() > os.nice(0)
+    assert "HF_TOKEN" not in child.environ()
+    assert child.nice() > os.nice(0) or os.nice(0) == 19
     child.kill()
     child.wait(5)
     assert render(renderer, "b") == "b", "a killed process is replaced"
