@@ -19,7 +19,7 @@ _LONGEST_FIRST = 15
 #: Tokens that a turn might bring at best: a drafter that would not pay even then is not tried.
 _AT_BEST = 4.0
 #: How much more than it costs a turn must bring: both are estimates.
-_WORTH_IT = 1.4
+_WORTH_IT = 1.15
 #: Turns that a drafter is asked at in any case before it is judged.
 _TRIALS = 6
 #: An offer this sure of the next token leaves a second drafter little to add.
