@@ -40,7 +40,8 @@ _THEIR_LENGTHS, _BY_THEIRS, _ASKED, _LONG = (5, 10, 16, 24), 1.5, 8, 160
 
 @dataclass(frozen=True)
 class Rivals:
-    """The best of transformers' own prompt lookup, one request at a time."""
+    """The best of transformers' own prompt lookup, one request at a time, after others like
+    them."""
 
     length: int
     runs: Runs
@@ -127,12 +128,15 @@ def _cut(prompts: Sequence[Prompt], tokens: int) -> list[Prompt]:
 def _rivals(opened: Opened, settings: Settings) -> Rivals:
     info = opened.core.info
     model = load_reference(info.model_path, getattr(torch, info.dtype.removeprefix("torch.")))
-    tasks = embedded_tasks(("rename", "edit"), _ASKED, opened.tokenizer, _LONG, settings.seed)
-    asked = [
-        prompt for prompts in tasks.values() for prompt in worth_timing(opened.side(OFF), prompts)
-    ]
-    asked = asked[: settings.count(_ASKED, 2)]
-    sides: dict[str, Side[list[Prompt]]] = {_ON: opened.side(_ON)}
+    count, off, on = settings.count(_ASKED, 2), opened.side(OFF), opened.side(_ON)
+    tasks = embedded_tasks(("rename", "edit"), 2 * count, opened.tokenizer, _LONG, settings.seed)
+    both = zip(*(worth_timing(off, prompts) for prompts in tasks.values()), strict=False)
+    in_turn = [prompt for pair in both for prompt in pair]
+    asked, seen = in_turn[:count], in_turn[count:]
+    # What a server knows that has had such requests; the last ones here were random text.
+    for prompt in seen:
+        on([prompt])
+    sides: dict[str, Side[list[Prompt]]] = {_ON: on}
     sides |= {f"lookup {length}": TransformersSide(model, length) for length in _THEIR_LENGTHS}
     pairs = interleaved(sides, [[prompt] for prompt in asked], settings.seed)
     runs = list(settings.track(pairs, len(asked), "beside transformers"))
