@@ -215,6 +215,18 @@ def test_levels_that_are_not_worth_it_are_left_out_unless_they_were_ordered(
         assert [asked[3] for asked in levels.asked] == [2] * len(levels.asked)
 
 
+def test_who_can_go_no_further_gains_nothing_from_a_level(
+    folders: list[Path], texts: list[tuple[int, ...]]
+) -> None:
+    heads, alone, beside = read(folders[0]), Levels(True, True), Levels(True, True)
+    deep, shallow = turn(texts[0], heads, 8), turn(texts[1], heads, 8, depth=1)
+    HydraDrafter(Transformers(), by_softmax, cost=alone).offer([deep])
+    HydraDrafter(Transformers(), by_softmax, cost=beside).offer([deep, shallow])
+    for (gain, *_), (same, _, tokens, sequences) in zip(alone.asked, beside.asked, strict=True):
+        assert same == pytest.approx(gain, rel=1e-4)
+        assert tokens > 2.0 and sequences == 2
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.0])
 def test_broken_scores_break_no_offer(
     folders: list[Path], texts: list[tuple[int, ...]], value: float

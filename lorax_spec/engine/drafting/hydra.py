@@ -176,6 +176,7 @@ class _Growth:
     def descend(self, depth: int) -> list[int]:
         """Go on to the level after ``depth``: the paths to follow there, by their last nodes."""
         if depth >= self.turn.depth:
+            self._right = 0.0
             return []
         if depth == 0:
             return [ROOT]
