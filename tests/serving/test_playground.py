@@ -177,6 +177,7 @@ def test_by_keyboard_alone(browser: Browser, server: Server) -> None:
         seen = set()
         while (count := len(colours(off))) < 100:  # one at a time; the other side may be far ahead
             seen.add(count)
+            assert page.get_by_role("button", name="Stop").is_enabled(), "it ended before"
         page.keyboard.press("Escape")
         said(page, "Stopped.")
         assert len(seen) > 2, "a few at a time"
