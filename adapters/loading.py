@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import AdapterMismatch, InternalError, LoraxSpecError, Unavailable
 from lorax_spec.types import AdapterRef, MergedRef
 
-_ATTEMPTS = 3
+# Seconds before each reading: who writes a folder is mostly done a moment later.
+_PAUSES = (0.0, 0.0, 0.05, 0.25)
 
 
 def load(
@@ -25,7 +27,10 @@ def load(
     if the folder looks the same afterwards.  Raises what ``read`` and ``source`` raise, and
     Unavailable where the folder never comes to rest.
     """
-    for _ in range(_ATTEMPTS):
+    for pause in _PAUSES:
+        if pause:
+            time.sleep(pause)
+            location = _now(source, ref, location)
         complaint = weights = None
         try:
             weights = read(location)

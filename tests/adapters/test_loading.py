@@ -39,11 +39,29 @@ class Rewritten:
         return load(self.source, REF, self.source.resolve(REF), self.read)
 
 
-@pytest.mark.parametrize(("times", "cut"), [(0, 0), (1, 0), (2, 0), (1, 1), (2, 2)])
+@pytest.mark.parametrize(("times", "cut"), [(0, 0), (1, 0), (3, 0), (1, 1), (3, 3)])
 def test_the_last_content_counts(tmp_path: Path, times: int, cut: int) -> None:
     rewritten = Rewritten(tmp_path, times, cut)
     location, weights = rewritten.load()
     assert location == rewritten.source.resolve(REF)
+    last = read_folder(rewritten.folder, SHAPE, torch.float32)
+    assert weights.fingerprint == last.fingerprint
+
+
+def test_what_is_written_meanwhile_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readings are in vain; what comes before the third, while it waits, costs none."""
+    rewritten = Rewritten(tmp_path, times=2)
+    waits = []
+
+    def write(seconds: float) -> None:
+        waits.append(seconds)
+        write_lora(rewritten.folder, tensors=lora_tensors(seed=8))
+
+    monkeypatch.setattr("lorax_spec.adapters.loading.time.sleep", write)
+    _, weights = rewritten.load()
+    assert len(waits) == 1
     last = read_folder(rewritten.folder, SHAPE, torch.float32)
     assert weights.fingerprint == last.fingerprint
 

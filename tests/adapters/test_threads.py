@@ -126,8 +126,8 @@ def test_a_crowd(manager: AdapterManager, tmp_path: Path) -> None:
                 used += 1
             elif "bad" in names:
                 assert isinstance(lease.error, AdapterMismatch)
-            else:
-                assert isinstance(lease.error, Overloaded)  # beside a pin
+            else:  # beside a pin, or beside one who rewrites the folder again and again
+                assert isinstance(lease.error, (Overloaded, Unavailable))
             lease.release()
         return used
 
