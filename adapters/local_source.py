@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from lorax_spec.adapters.files import is_config, is_part
+from lorax_spec.adapters.seen_folders import SeenFolders
 from lorax_spec.adapters.source import FileStamp, Location
 from lorax_spec.errors import AdapterNotFound, PermissionDenied
 from lorax_spec.types import AdapterRef
@@ -30,6 +31,7 @@ class LocalSource:
     def __init__(self, roots: Mapping[str, Path]) -> None:
         ordered = sorted(roots.items(), key=lambda item: len(item[0]), reverse=True)
         self._roots = [(prefix.strip("/"), str(root.resolve())) for prefix, root in ordered]
+        self._seen = SeenFolders()
 
     def resolve(self, ref: AdapterRef) -> Location:
         """The adapter's folder and its files as they are now.
@@ -44,9 +46,20 @@ class LocalSource:
         require_plain(ref.adapter_id)
         for prefix, root in self._roots:
             name = _below(prefix, ref.adapter_id)
-            if name is not None and (files := _adapter_files(root, name, ref.adapter_id)):
-                return Location(NAME, ref.adapter_id, "", Path(root, name), files)
+            if name is not None and (found := self._location(root, name, ref.adapter_id)):
+                return found
         raise AdapterNotFound(f"no adapter {ref.adapter_id!r} here")
+
+    def _location(self, root: str, name: str, adapter_id: str) -> Location | None:
+        if known := self._seen.location(root, name):
+            return known
+        keep = self._seen.look(root, name)
+        files = _adapter_files(root, name, adapter_id)
+        if not files:
+            return None
+        location = Location(NAME, adapter_id, "", Path(root, name), files)
+        keep(location)
+        return location
 
     def look_up(self, ref: AdapterRef) -> Location:
         """As ``resolve``, which always knows."""

@@ -92,11 +92,13 @@ class Residency:
         for version in lease.versions:
             version.leases.add(lease)
         self.leases[lease] = None
-        if lease.versions:
+        if not lease.versions:  # the base model alone takes no room
+            self._settle(lease, None)
+        elif not len(self.waiting) and all(v.device is not None for v in lease.versions):
+            self._grant(lease.versions, (lease,))  # nobody is passed over, and nothing makes room
+        else:
             self.waiting.put(lease)
             self.advance()
-        else:  # the base model alone takes no room
-            self._settle(lease, None)
 
     def release(self, lease: Lease) -> None:
         """End ``lease``; idempotent."""

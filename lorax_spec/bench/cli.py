@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from lorax_spec.bench.gpu.cli import gpu_check
 from lorax_spec.bench.options import Json, Quick, Samples, Seed, run
-from lorax_spec.bench.speculation_cli import never_slower, speculation
+from lorax_spec.bench.speculation_cli import never_slower, rival_lookup, speculation
 from lorax_spec.bench.widening.cli import widen
 
 
@@ -158,6 +158,7 @@ def auto(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Js
 
 
 app.command("never-slower")(never_slower)
+app.command("rival-lookup")(rival_lookup)
 app.command()(speculation)
 app.command()(widen)
 app.command("gpu-check")(gpu_check)

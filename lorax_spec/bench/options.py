@@ -15,7 +15,9 @@ Quick = Annotated[bool, typer.Option("--quick", help="Few prompts, under a minut
 Samples = Annotated[
     int | None,
     typer.Option(
-        "--prompts", min=1, help="How many prompts; of batch and exchange: groups; coldload: loads."
+        "--prompts",
+        min=1,
+        help="How many prompts; of batch, exchange, never-slower: groups; coldload: loads.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the order of runs, and of what is sampled.")]

@@ -1,4 +1,4 @@
-"""``lorax-spec bench speculation`` and ``never-slower``: those that take a model and draw plots."""
+"""Benchmarks that take a model: ``speculation``, ``never-slower`` and ``rival-lookup``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def never_slower(
     batches: Annotated[
         str, typer.Option(help="Requests at a time, by commas; default: 1,2,4,8,16,32,64.")
     ] = "",
+    workloads: Annotated[
+        str, typer.Option(help="Of rename, edit, write, doc, code, tests, prose, random.")
+    ] = "",
     model_id: ModelId = None,
     adapter_root: AdapterRoot = None,
     dtype: Computed = Dtype.FLOAT32,
@@ -48,11 +51,9 @@ def never_slower(
 ) -> None:
     """Speculation on by off over workloads, random text among them, and 1 to 64 requests at once.
 
-    With --model-id also beside transformers' own prompt lookup.
+    lorax-spec bench never-slower --output figures
 
-        lorax-spec bench never-slower --output figures
-
-        lorax-spec bench never-slower --model-id w/base --adapter-root w/adapters --dtype bfloat16
+    lorax-spec bench never-slower --model-id w/base --adapter-root w/adapters --dtype bfloat16
     """
 
     def start() -> None:
@@ -62,9 +63,33 @@ def never_slower(
         options = {
             "subject": subject,
             "batches": listed("batches", batches, int),
+            "workloads": listed("workloads", workloads, str),
             "output": output,
         }
         run(("never_slower",), quick, samples, seed, json, options)
+
+    _or_say_why(start)
+
+
+def rival_lookup(
+    model_id: ModelId = None,
+    adapter_root: AdapterRoot = None,
+    dtype: Computed = Dtype.FLOAT32,
+    quick: Quick = False,
+    samples: Samples = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """auto beside transformers' own prompt lookup at its best length, one request at a time.
+
+    lorax-spec bench rival-lookup --model-id w/base --adapter-root w/adapters --dtype bfloat16
+    """
+
+    def start() -> None:
+        from lorax_spec.bench.subject import Subject
+
+        subject = Subject(model_id, adapter_root, dtype.value)
+        run(("rival_lookup",), quick, samples, seed, json, {"subject": subject})
 
     _or_say_why(start)
 

@@ -33,6 +33,7 @@ COMMANDS = [
     "bench widen",
     "bench speculation",
     "bench never-slower",
+    "bench rival-lookup",
 ]
 
 _PROBE = """

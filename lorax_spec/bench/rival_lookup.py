@@ -1,0 +1,124 @@
+"""``auto`` beside transformers' own prompt lookup: whole requests, one at a time, greedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from lorax_spec.bench.cells import OFF, worth_timing
+from lorax_spec.bench.judging import Clock, Ratio
+from lorax_spec.bench.pairs import Run, Side, interleaved
+from lorax_spec.bench.report import Check, Report, Value
+from lorax_spec.bench.settings import Settings
+from lorax_spec.bench.statistics import Estimate, ratio_of_sums
+from lorax_spec.bench.subject import EMBEDDED, Opened, Subject
+from lorax_spec.bench.tasks import KINDS, embedded_tasks
+from lorax_spec.bench.transformers_side import TransformersSide, load_reference
+from lorax_spec.bench.workload import Prompt
+
+Runs = Sequence[dict[str, Run]]
+
+#: Of a workload: prompts that are looked at, and those timed.
+_LOOKED_AT, _TIMED = 24, 4
+_TOKENS = 96
+_LENGTHS, _PAYS = (5, 10, 24), 1.5
+_ON, _AGAIN = "auto", "auto again"
+#: Where the answer is mostly in the prompt, which lookup alone finds as well.
+_COPIES = ("rename", "edit")
+
+
+def measure(settings: Settings, subject: Subject = EMBEDDED) -> Report:
+    with subject.open() as opened:
+        asked = _asked(opened, settings)
+        runs = list(settings.track(_runs(opened, asked, settings), len(asked), "beside them"))
+        title = f"auto by transformers' prompt lookup, {opened.core.info.dtype}, one thread"
+    by_kind = {
+        kind: [run for prompt, run in zip(asked, runs, strict=True) if prompt.kind == kind]
+        for kind in dict.fromkeys(prompt.kind for prompt in asked)
+    }
+    copies = [run for kind in _COPIES for run in by_kind.get(kind, ())]
+    found = {**by_kind, "copies": copies, "mix": runs}
+    rows = [_row(kind, some) for kind, some in found.items() if some]
+    checks = [
+        Check(
+            f"auto by transformers' prompt lookup, {kind}",
+            against(found[kind]).judged.value,
+            _PAYS,
+            "x",
+        )
+        for kind in ("mix", "copies")
+    ]
+    differing = sum(run[_ON].outputs != run[_name(_LENGTHS[0])].outputs for run in runs)
+    notes = [
+        "Each line against the length at which transformers is fastest there; ratios of mean "
+        "seconds per token, prompts included, every request answered once before.",
+        f"Answers of {differing} requests differ from transformers' (near-ties in rounding).",
+    ]
+    return Report(title, rows, checks, notes)
+
+
+def best_length(runs: Runs) -> int:
+    """Of their draft lengths the one that takes these requests the least time."""
+    return min(_LENGTHS, key=lambda length: sum(_seconds(runs, _name(length), Clock.WALL)))
+
+
+def against(runs: Runs) -> Ratio:
+    """Our speed by theirs at their best, and by our own, the null."""
+    theirs = _name(best_length(runs))
+
+    def ratio(other: str, clock: Clock) -> Estimate:
+        return ratio_of_sums(_seconds(runs, other, clock), _seconds(runs, _ON, clock))
+
+    return Ratio(
+        ratio(theirs, Clock.WALL),
+        ratio(theirs, Clock.CPU),
+        ratio(_AGAIN, Clock.WALL),
+        ratio(_AGAIN, Clock.CPU),
+    )
+
+
+def _asked(opened: Opened, settings: Settings) -> list[Prompt]:
+    """The workloads in turn, as a server meets them; loops are left out."""
+    kinds = _COPIES if settings.quick else KINDS
+    tasks = embedded_tasks(kinds, _LOOKED_AT, opened.tokenizer, _TOKENS, settings.seed)
+    off, count = opened.side(OFF), settings.count(_TIMED, 2)
+    chosen = [worth_timing(off, prompts)[:count] for prompts in tasks.values()]
+    return [prompts[i] for i in range(count) for prompts in chosen if i < len(prompts)]
+
+
+def _runs(opened: Opened, asked: Sequence[Prompt], settings: Settings) -> Iterator[dict[str, Run]]:
+    """All sides answer everything once before: the first product of a shape takes oneDNN far
+    longer than those after it, and the sides do not meet new shapes equally often."""
+    info, on = opened.core.info, opened.side(_ON)
+    model = load_reference(info.model_path, getattr(torch, info.dtype.removeprefix("torch.")))
+    sides: dict[str, Side[list[Prompt]]] = {_ON: on, _AGAIN: on}
+    sides |= {_name(length): TransformersSide(model, length) for length in _LENGTHS}
+    for prompt in asked:
+        for name in sides.keys() - {_AGAIN}:
+            sides[name]([prompt])
+    yield from interleaved(sides, [[prompt] for prompt in asked], settings.seed)
+
+
+def _row(kind: str, runs: Runs) -> dict[str, Value]:
+    ratio = against(runs)
+    ten = ratio_of_sums(_seconds(runs, _name(10), ratio.clock), _seconds(runs, _ON, ratio.clock))
+    return {
+        "workload": kind,
+        "by theirs": ratio.judged,
+        "their length": best_length(runs),
+        "by their 10": ten,
+        "clock": ratio.clock.value,
+        "null": ratio.noise,
+        "n": len(runs),
+    }
+
+
+def _seconds(runs: Runs, side: str, clock: Clock) -> list[float]:
+    """Per token of each request."""
+    field = "seconds" if clock is Clock.WALL else "cpu_seconds"
+    return [getattr(run[side], field) / run[side].tokens for run in runs]
+
+
+def _name(length: int) -> str:
+    return f"lookup {length}"
