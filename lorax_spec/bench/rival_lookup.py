@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,31 +29,37 @@ _ON, _AGAIN = "auto", "auto again"
 _COPIES = ("rename", "edit")
 
 
+@dataclass(frozen=True)
+class Request:
+    """What every side made of one prompt, whole and behind its first token."""
+
+    kind: str
+    whole: dict[str, Run]
+    decoding: dict[str, Run]
+
+
 def measure(settings: Settings, subject: Subject = EMBEDDED) -> Report:
     with subject.open() as opened:
         asked = _asked(opened, settings)
-        runs = list(settings.track(_runs(opened, asked, settings), len(asked), "beside them"))
+        requests = list(settings.track(_requests(opened, asked, settings), len(asked), "beside"))
         title = f"auto by transformers' prompt lookup, {opened.core.info.dtype}, one thread"
-    by_kind = {
-        kind: [run for prompt, run in zip(asked, runs, strict=True) if prompt.kind == kind]
-        for kind in dict.fromkeys(prompt.kind for prompt in asked)
-    }
-    copies = [run for kind in _COPIES for run in by_kind.get(kind, ())]
-    found = {**by_kind, "copies": copies, "mix": runs}
+    found = {kind: [one for one in requests if one.kind == kind] for kind in KINDS}
+    found |= {"copies": [one for one in requests if one.kind in _COPIES], "mix": requests}
     rows = [_row(kind, some) for kind, some in found.items() if some]
     checks = [
         Check(
-            f"auto by transformers' prompt lookup, {kind}",
-            against(found[kind]).judged.value,
+            f"auto by transformers' prompt lookup, {kind}, decoding",
+            _decoding(found[kind]),
             _PAYS,
             "x",
         )
         for kind in ("mix", "copies")
     ]
+    runs = [one.whole for one in requests]
     differing = sum(run[_ON].outputs != run[_name(_LENGTHS[0])].outputs for run in runs)
     notes = [
         "Each line against the length at which transformers is fastest there; ratios of mean "
-        "seconds per token, prompts included, every request answered once before.",
+        "seconds per token; every request was answered once before.",
         f"Answers of {differing} requests differ from transformers' (near-ties in rounding).",
     ]
     return Report(title, rows, checks, notes)
@@ -87,7 +94,7 @@ def _asked(opened: Opened, settings: Settings) -> list[Prompt]:
     return [prompts[i] for i in range(count) for prompts in chosen if i < len(prompts)]
 
 
-def _runs(opened: Opened, asked: Sequence[Prompt], settings: Settings) -> Iterator[dict[str, Run]]:
+def _requests(opened: Opened, asked: Sequence[Prompt], settings: Settings) -> Iterator[Request]:
     """All sides answer everything once before: the first product of a shape takes oneDNN far
     longer than those after it, and the sides do not meet new shapes equally often."""
     info, on = opened.core.info, opened.side(_ON)
@@ -97,21 +104,45 @@ def _runs(opened: Opened, asked: Sequence[Prompt], settings: Settings) -> Iterat
     for prompt in asked:
         for name in sides.keys() - {_AGAIN}:
             sides[name]([prompt])
-    yield from interleaved(sides, [[prompt] for prompt in asked], settings.seed)
+    firsts = [[replace(prompt, new_tokens=1)] for prompt in asked]
+    answers = zip(
+        asked,
+        interleaved(sides, [[prompt] for prompt in asked], settings.seed),
+        interleaved(sides, firsts, settings.seed),
+        strict=True,
+    )
+    for prompt, whole, first in answers:
+        yield Request(
+            prompt.kind, whole, {name: behind(whole[name], first[name]) for name in sides}
+        )
 
 
-def _row(kind: str, runs: Runs) -> dict[str, Value]:
-    ratio = against(runs)
-    ten = ratio_of_sums(_seconds(runs, _name(10), ratio.clock), _seconds(runs, _ON, ratio.clock))
+def behind(whole: Run, first: Run) -> Run:
+    """What came after the first token."""
+    return Run(
+        tuple(output[1:] for output in whole.outputs),
+        whole.seconds - first.seconds,
+        whole.cpu_seconds - first.cpu_seconds,
+        whole.rounds,
+    )
+
+
+def _row(kind: str, requests: Sequence[Request]) -> dict[str, Value]:
+    whole = against([one.whole for one in requests])
+    decoding = against([one.decoding for one in requests])
     return {
         "workload": kind,
-        "by theirs": ratio.judged,
-        "their length": best_length(runs),
-        "by their 10": ten,
-        "clock": ratio.clock.value,
-        "null": ratio.noise,
-        "n": len(runs),
+        "whole": whole.judged,
+        "decoding": decoding.judged,
+        "their length": best_length([one.decoding for one in requests]),
+        "clock": decoding.clock.value,
+        "null": decoding.noise,
+        "n": len(requests),
     }
+
+
+def _decoding(requests: Sequence[Request]) -> float:
+    return against([one.decoding for one in requests]).judged.value
 
 
 def _seconds(runs: Runs, side: str, clock: Clock) -> list[float]:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lorax_spec.bench.cli import app
 from lorax_spec.bench.judging import Clock
 from lorax_spec.bench.pairs import Run
-from lorax_spec.bench.rival_lookup import against, best_length, measure
+from lorax_spec.bench.rival_lookup import against, behind, best_length, measure
 from lorax_spec.bench.settings import Settings
 
 
@@ -39,6 +39,13 @@ def test_a_long_request_weighs_by_its_tokens() -> None:
     """One of four times the tokens and the seconds is as fast as the other."""
     long = {name: Run((tuple(range(8)),), 4 * run.seconds, 1.0) for name, run in RUNS[0].items()}
     assert against([RUNS[0], long]).wall.value == pytest.approx(against(RUNS[:1]).wall.value)
+
+
+def test_what_comes_behind_the_first_token() -> None:
+    """Two rounds of three tokens, and two of one."""
+    found = behind(Run(((7, 8, 9),), 6.0, 5.0, 2), Run(((7,),), 2.0, 1.0, 2))
+    assert (found.outputs, found.seconds, found.cpu_seconds) == (((8, 9),), 4.0, 4.0)
+    assert found.tokens == 4
 
 
 def test_a_workload_that_there_is_not() -> None:

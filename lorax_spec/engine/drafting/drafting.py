@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
@@ -32,8 +31,6 @@ _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
 _PRICED_FOR = 8
 #: Prompt rows for each sequence with which a step still says whether drafting pays.
 _FEW_PROMPT_ROWS = 2
-#: Share of the newest round of tokens in the running estimate of what a token takes.
-_NEWEST = 0.03
 
 #: Prunes an offer to what a sequence may go on with (its grammar).
 Allow = Callable[[Sequence, Offer], Offer]
@@ -61,11 +58,13 @@ class Step:
 class _Asked:
     """A sequence whose draft is being made.
 
-    ``tried`` names the drafters asked so far, and whether a strong offer was there before them.
+    ``per_token``: the seconds that one more token saves it.  ``tried`` names the drafters asked so
+    far, and whether a strong offer was there before them.
     """
 
     turn: Turn
     tracks: Mapping[str, Track]
+    per_token: float
     offers: list[Offer] = field(default_factory=list)
     tried: dict[str, bool] = field(default_factory=dict)
 
@@ -99,7 +98,6 @@ class Drafting:
         self._audit = self._audits[0]
         self._spent = 0.0
         self._asked_freely = False
-        self._seconds_per_token = 0.0
         # Rows, the turn until which their price holds, and that.
         self._priced = 0, 0, 0.0
 
@@ -161,11 +159,6 @@ class Drafting:
             if self._asked_freely or not step.drafted:
                 self._audit.note(self._asked_freely, (seconds + self._spent) / alone, rounds)
         if not step.prompt_rows:
-            rounds = step.tokens / step.sequences
-            pace = (seconds + self._spent) / step.tokens
-            # Steps by the tokens they gave, so that this is time over tokens, not a mean of both.
-            share = 1.0 - (1.0 - _NEWEST) ** rounds
-            self._seconds_per_token += share * (pace - self._seconds_per_token)
             self._luck.purse.earn(seconds + self._spent)
         plain = step.rows == step.sequences
         self.cost.note(step.rows, step.tokens, paths, seconds, plain=plain)
@@ -201,15 +194,16 @@ class Drafting:
     def _draft_free(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> bool:
         """As much as makes the batch fastest.  Returns whether any drafter was asked."""
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
-        # A token saves what a token takes: less where most of them are guessed already.
-        per_token = min(seconds_per_token(base, self.cost), self._seconds_per_token or math.inf)
+        alone = seconds_per_token(base, self.cost)
         asked = []
         for sequence, hidden in rows:
+            # A token saves what a token takes: less where most of them are guessed already.
+            per_token = alone / self._luck.speed(sequence)
             if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
-                asked.append(self._open(Turn(sequence, hidden, nodes, depth)))
+                asked.append(self._open(Turn(sequence, hidden, nodes, depth), per_token))
         for name in self._drafters:
-            self._ask(name, self._willing(name, asked, per_token))
+            self._ask(name, self._willing(name, asked))
         tried = [one for one in asked if one.tried]
         if not tried:
             return False
@@ -230,14 +224,15 @@ class Drafting:
         self._asking_cost.note_use((self._clock() - began) / len(tried))
         return True
 
-    def _willing(self, name: str, asked: Rows[_Asked], per_token: float) -> list[_Asked]:
+    def _willing(self, name: str, asked: Rows[_Asked]) -> list[_Asked]:
         """For whom a drafter is worth asking."""
         willing = []
         for one in asked:
             if (track := one.tracks.get(name)) is not None:
                 strong = any(map(is_strong, one.offers))
                 cost = self._asking_cost.of(name, first=not one.tried)
-                if track.worth_asking(self._luck.turn, strong, cost, per_token, self._luck.purse):
+                turn, purse = self._luck.turn, self._luck.purse
+                if track.worth_asking(turn, strong, cost, one.per_token, purse):
                     one.tried[name] = strong
                     willing.append(one)
                     if not self._asking_cost.known(name):
@@ -260,8 +255,8 @@ class Drafting:
                 gain = worth - _worth_without(name, one.offers, len(nodes), dear)
             track.note_gain(strong, gain)
 
-    def _open(self, turn: Turn) -> _Asked:
-        return _Asked(turn, self._luck.tracks(turn.sequence))
+    def _open(self, turn: Turn, per_token: float = 0.0) -> _Asked:
+        return _Asked(turn, self._luck.tracks(turn.sequence), per_token)
 
     def _ask(self, name: str, asked: Rows[_Asked]) -> None:
         """Add one drafter's offers."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from lorax_spec.engine.drafting.asking_cost import AskingCost
 from lorax_spec.engine.drafting.drafter import Drafter, Outcome
+from lorax_spec.engine.drafting.speeds import Speeds
 from lorax_spec.engine.drafting.track import Gains, Record, Track
 from lorax_spec.engine.sequence import Sequence
 from lorax_spec.speculation.purse import Purse
@@ -29,6 +30,7 @@ class Luck:
     def __init__(self, drafters: Mapping[str, Drafter]) -> None:
         self.purse = Purse()
         self._drafters = drafters
+        self._speeds = Speeds()
         self._tracks: dict[Sequence, dict[str, Track]] = {}
         self._records: OrderedDict[tuple[_Company, str], Record] = OrderedDict()
         # What a drafter usually brings, whatever the adapter.
@@ -48,6 +50,10 @@ class Luck:
         if not among <= 2 * self._slept_among <= 4 * among:
             self._asleep.clear()
             self._slept_among = among
+
+    def speed(self, sequence: Sequence) -> float:
+        """Tokens that a step gives it of late."""
+        return self._speeds.of(sequence, self._turn)
 
     def sleeps(self, sequence: Sequence) -> bool:
         return self._asleep.get(sequence, 0) > self._turn
@@ -86,6 +92,7 @@ class Luck:
     def forget(self, sequence: Sequence) -> None:
         """Let go of a sequence that ended, in the drafters too."""
         self._asleep.pop(sequence, None)
+        self._speeds.forget(sequence)
         for track in self._tracks.pop(sequence, {}).values():
             track.drafter.forget(sequence)
 
