@@ -32,6 +32,9 @@ _PRICED_FOR = 8
 #: Prompt rows for each sequence with which a step still says whether drafting pays.
 _FEW_PROMPT_ROWS = 2
 
+#: Share of the newest step in the running estimate of how much longer steps take with drafts.
+_NEWEST = 0.05
+
 #: Prunes an offer to what a sequence may go on with (its grammar).
 Allow = Callable[[Sequence, Offer], Offer]
 
@@ -98,6 +101,8 @@ class Drafting:
         self._audit = self._audits[0]
         self._spent = 0.0
         self._asked_freely = False
+        # How many times as long steps take as without drafts, drafting included.
+        self._stretch = 1.0
         # Rows, the turn until which their price holds, and that.
         self._priced = 0, 0, 0.0
 
@@ -158,6 +163,8 @@ class Drafting:
             # is a part of drafting.
             if self._asked_freely or not step.drafted:
                 self._audit.note(self._asked_freely, (seconds + self._spent) / alone, rounds)
+            if not step.prompt_rows:
+                self._stretch += _NEWEST * ((seconds + self._spent) / alone - self._stretch)
         if not step.prompt_rows:
             self._luck.purse.earn(seconds + self._spent)
         plain = step.rows == step.sequences
@@ -198,7 +205,7 @@ class Drafting:
         asked = []
         for sequence, hidden in rows:
             # A token saves what a token takes: less where most of them are guessed already.
-            per_token = alone / self._luck.speed(sequence)
+            per_token = alone * min(1.0, self._stretch / self._luck.speed(sequence))
             if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth), per_token))
