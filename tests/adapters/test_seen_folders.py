@@ -141,6 +141,7 @@ def meaning(source: LocalSource) -> object:
         return type(error), error.message
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.sampled_from(CHANGES), min_size=1, max_size=5))
 def test_what_was_seen_means_what_a_fresh_look_says(
