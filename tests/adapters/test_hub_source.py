@@ -188,6 +188,7 @@ def test_a_token_does_not_travel_to_another_host(caller: Caller, hub: StandInHub
     assert all(one.token == "right" for one in hub.downloads())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cut_after=st.integers(1, 70_000), cuts=st.integers(1, 6), restart=st.booleans())
 def test_what_was_cut_off_goes_on_and_ends_with_the_same_bytes(

@@ -38,6 +38,7 @@ class Box:
 '''
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
 def test_rendering_is_the_chat_template(user: str, assistant: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(embedded.path() / "base")

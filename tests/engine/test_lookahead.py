@@ -81,6 +81,7 @@ def test_sampled_guesses_have_the_noise_of_their_position() -> None:
     assert one.tokens == without.tokens
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 63),

@@ -207,6 +207,7 @@ def crowds(draw: st.DrawFn) -> tuple[torch.Tensor, list[Place]]:
     return rows, places
 
 
+@pytest.mark.slow
 @given(crowd=crowds(), data=st.data())
 def test_a_choice_is_the_same_alone_and_in_any_crowd(
     crowd: tuple[torch.Tensor, list[Place]], data: st.DataObject

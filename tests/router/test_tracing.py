@@ -162,6 +162,7 @@ def test_a_client_without_opentelemetry_sends_nothing() -> None:
         assert line == "() False"
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_harms_nobody() -> None:
     async def main() -> None:
         with fake_worker() as (_, address):
