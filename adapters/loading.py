@@ -11,7 +11,7 @@ from lorax_spec.adapters.weights import AdapterWeights
 from lorax_spec.errors import AdapterMismatch, InternalError, LoraxSpecError, Unavailable
 from lorax_spec.types import AdapterRef, MergedRef
 
-# Seconds before each reading: who writes a folder is mostly done a moment later.
+#: Seconds before each reading: who writes a folder is mostly done a moment later.
 _PAUSES = (0.0, 0.0, 0.05, 0.25)
 
 

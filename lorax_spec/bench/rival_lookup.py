@@ -41,7 +41,9 @@ class Request:
 def measure(settings: Settings, subject: Subject = EMBEDDED) -> Report:
     with subject.open() as opened:
         asked = _asked(opened, settings)
-        requests = list(settings.track(_requests(opened, asked, settings), len(asked), "beside"))
+        answered = settings.track(_requests(opened, asked, settings), len(asked), "beside them")
+        # An answer of one token has nothing behind it.
+        requests = [one for one in answered if all(run.tokens for run in one.decoding.values())]
         title = f"auto by transformers' prompt lookup, {opened.core.info.dtype}, one thread"
     found = {kind: [one for one in requests if one.kind == kind] for kind in KINDS}
     found |= {"copies": [one for one in requests if one.kind in _COPIES], "mix": requests}

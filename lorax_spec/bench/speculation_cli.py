@@ -38,7 +38,8 @@ def never_slower(
         str, typer.Option(help="Requests at a time, by commas; default: 1,2,4,8,16,32,64.")
     ] = "",
     workloads: Annotated[
-        str, typer.Option(help="Of rename, edit, write, doc, code, tests, prose, random.")
+        str,
+        typer.Option(help="Of rename, edit, write, doc, code, tests, prose, random; default: all."),
     ] = "",
     model_id: ModelId = None,
     adapter_root: AdapterRoot = None,
@@ -51,9 +52,11 @@ def never_slower(
 ) -> None:
     """Speculation on by off over workloads, random text among them, and 1 to 64 requests at once.
 
-    lorax-spec bench never-slower --output figures
+    Of the embedded model, or of one that widen made.
 
-    lorax-spec bench never-slower --model-id w/base --adapter-root w/adapters --dtype bfloat16
+        lorax-spec bench never-slower --output figures
+
+        lorax-spec bench never-slower --model-id w/base --adapter-root w/adapters --dtype bfloat16
     """
 
     def start() -> None:
@@ -82,7 +85,9 @@ def rival_lookup(
 ) -> None:
     """auto beside transformers' own prompt lookup at its best length, one request at a time.
 
-    lorax-spec bench rival-lookup --model-id w/base --adapter-root w/adapters --dtype bfloat16
+    Of the embedded model, or of one that widen made.
+
+        lorax-spec bench rival-lookup --model-id w/base --adapter-root w/adapters --dtype bfloat16
     """
 
     def start() -> None:

@@ -127,7 +127,7 @@ def test_a_crowd(manager: AdapterManager, tmp_path: Path) -> None:
             elif "bad" in names:
                 assert isinstance(lease.error, AdapterMismatch)
             else:  # beside a pin, or beside one who rewrites the folder again and again
-                assert isinstance(lease.error, (Overloaded, Unavailable))
+                assert isinstance(lease.error, Overloaded) or "rewritten" in str(lease.error)
             lease.release()
         return used
 

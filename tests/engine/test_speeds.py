@@ -47,6 +47,20 @@ def test_steps_that_nobody_looked_at_count() -> None:
     assert speeds.of(one, 4) == pytest.approx(1 + 2 * (1 - 0.75**4))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "stretch", "saved"),
+    [(1, 1.0, 1.0), (4, 1.0, 0.25), (4, 2.0, 0.5), (4, 8.0, 1.0), (1, 2.0, 1.0)],
+)
+def test_a_token_saves_what_a_token_takes(tokens: int, stretch: float, saved: float) -> None:
+    """Steps of so many tokens that take so many times as long; never more than without drafts."""
+    speeds, one = Speeds(), sequence(1, 1000)
+    for turn in range(100):
+        speeds.saving(one, turn)
+        speeds.note_step(stretch)
+        one.tokens += [1] * tokens
+    assert speeds.saving(one, 100) == pytest.approx(saved, rel=0.02)
+
+
 def test_who_ended_is_forgotten() -> None:
     speeds, one = Speeds(), sequence(1, 1000)
     speeds.of(one, 0)

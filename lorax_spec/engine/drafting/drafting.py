@@ -32,9 +32,6 @@ _PRICED_FOR = 8
 #: Prompt rows for each sequence with which a step still says whether drafting pays.
 _FEW_PROMPT_ROWS = 2
 
-#: Share of the newest step in the running estimate of how much longer steps take with drafts.
-_NEWEST = 0.05
-
 #: Prunes an offer to what a sequence may go on with (its grammar).
 Allow = Callable[[Sequence, Offer], Offer]
 
@@ -101,8 +98,6 @@ class Drafting:
         self._audit = self._audits[0]
         self._spent = 0.0
         self._asked_freely = False
-        # How many times as long steps take as without drafts, drafting included.
-        self._stretch = 1.0
         # Rows, the turn until which their price holds, and that.
         self._priced = 0, 0, 0.0
 
@@ -164,7 +159,7 @@ class Drafting:
             if self._asked_freely or not step.drafted:
                 self._audit.note(self._asked_freely, (seconds + self._spent) / alone, rounds)
             if not step.prompt_rows:
-                self._stretch += _NEWEST * ((seconds + self._spent) / alone - self._stretch)
+                self._luck.speeds.note_step((seconds + self._spent) / alone)
         if not step.prompt_rows:
             self._luck.purse.earn(seconds + self._spent)
         plain = step.rows == step.sequences
@@ -204,8 +199,7 @@ class Drafting:
         alone = seconds_per_token(base, self.cost)
         asked = []
         for sequence, hidden in rows:
-            # A token saves what a token takes: less where most of them are guessed already.
-            per_token = alone * min(1.0, self._stretch / self._luck.speed(sequence))
+            per_token = alone * self._luck.saving(sequence)
             if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth), per_token))

@@ -30,7 +30,7 @@ class Luck:
     def __init__(self, drafters: Mapping[str, Drafter]) -> None:
         self.purse = Purse()
         self._drafters = drafters
-        self._speeds = Speeds()
+        self.speeds = Speeds()
         self._tracks: dict[Sequence, dict[str, Track]] = {}
         self._records: OrderedDict[tuple[_Company, str], Record] = OrderedDict()
         # What a drafter usually brings, whatever the adapter.
@@ -51,9 +51,9 @@ class Luck:
             self._asleep.clear()
             self._slept_among = among
 
-    def speed(self, sequence: Sequence) -> float:
-        """Tokens that a step gives it of late."""
-        return self._speeds.of(sequence, self._turn)
+    def saving(self, sequence: Sequence) -> float:
+        """What another token saves it, as a share of what it takes without drafts."""
+        return self.speeds.saving(sequence, self._turn)
 
     def sleeps(self, sequence: Sequence) -> bool:
         return self._asleep.get(sequence, 0) > self._turn
@@ -92,7 +92,7 @@ class Luck:
     def forget(self, sequence: Sequence) -> None:
         """Let go of a sequence that ended, in the drafters too."""
         self._asleep.pop(sequence, None)
-        self._speeds.forget(sequence)
+        self.speeds.forget(sequence)
         for track in self._tracks.pop(sequence, {}).values():
             track.drafter.forget(sequence)
 

@@ -1,4 +1,4 @@
-"""How many tokens a step gives each sequence of late: what another one saves depends on it."""
+"""What another token saves each sequence: less where a step gives it many already."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lorax_spec.engine.sequence import Sequence
 
-#: Share of the newest step in the running mean.
-_NEWEST = 0.25
+#: Share of the newest step in a sequence's running mean of tokens, and in that of all steps' times.
+_NEWEST, _NEWEST_OF_ALL = 0.25, 0.05
 
 
 @dataclass
@@ -23,9 +23,18 @@ class Speeds:
 
     def __init__(self) -> None:
         self._speeds: dict[Sequence, _Speed] = {}
+        self._stretch = 1.0
+
+    def note_step(self, stretch: float) -> None:
+        """A step took so many times as long as without drafts, drafting included."""
+        self._stretch += _NEWEST_OF_ALL * (stretch - self._stretch)
+
+    def saving(self, sequence: Sequence, turn: int) -> float:
+        """What another token saves it, as a share of what it takes without drafts, at most 1."""
+        return min(1.0, self._stretch / self.of(sequence, turn))
 
     def of(self, sequence: Sequence, turn: int) -> float:
-        """Tokens that a step gives, at least 1; ``turn`` counts the steps."""
+        """Tokens that a step gives of late, at least 1; ``turn`` counts the steps."""
         count = len(sequence.tokens)
         speed = self._speeds.get(sequence)
         if speed is None:
