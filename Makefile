@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
+# Files side by side, one process for each CPU up to four: some tests start servers of their own.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
 .PHONY: help demo test test-fast check style types proto bench gpu-check docker-smoke clean
 
 # A GPU machine's own Python has its torch: PYTHON=python3 make gpu-check.  Without PYTHON the venv's,
@@ -28,10 +31,10 @@ demo: $(READY) ## Serve the embedded model, talk to it, show what speculation sa
 	@$(BIN)/lorax-spec demo
 
 test: $(READY) check ## Style, types and the whole suite.
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-fast: $(READY) ## The part of the suite that takes under three minutes.
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 check: style types
 
