@@ -63,49 +63,6 @@ def chain_offer(tokens: Sequence[int], probabilities: Sequence[float], drafter: 
     return Offer(tuple(tokens), parents, tuple(probabilities), (drafter,) * count)
 
 
-def merge(offers: Sequence[Offer]) -> Offer:
-    """All guesses in one tree, shared prefixes once.
-
-    Where several drafters guess the same token, the surest of them is believed, and named as who
-    guessed it: what they know is mostly the same, so that they agree says little more.  Siblings
-    worth more than SUREST together are scaled down to it.
-    """
-    offers = [offer for offer in offers if len(offer)]
-    if len(offers) < 2:
-        return offers[0] if offers else NOTHING
-    tokens: list[int] = []
-    parents: list[int] = []
-    surest: list[tuple[float, str]] = []
-    known: dict[tuple[int, int], int] = {}
-    for offer in offers:
-        places: list[int] = []
-        for token, parent, probability, drafter in zip(
-            offer.tokens, offer.parents, offer.probabilities, offer.drafters, strict=True
-        ):
-            place = (ROOT if parent == ROOT else places[parent], token)
-            node = known.get(place)
-            if node is None:
-                node = known[place] = len(tokens)
-                tokens.append(token)
-                parents.append(place[0])
-                surest.append((probability, drafter))
-            else:
-                surest[node] = max(surest[node], (probability, drafter))
-            places.append(node)
-    sums: dict[int, float] = {}
-    for parent, (probability, _) in zip(parents, surest, strict=True):
-        sums[parent] = sums.get(parent, 0.0) + probability
-    return Offer(
-        tuple(tokens),
-        tuple(parents),
-        tuple(
-            probability * min(1.0, SUREST / sums[parent])
-            for parent, (probability, _) in zip(parents, surest, strict=True)
-        ),
-        tuple(drafter for _, drafter in surest),
-    )
-
-
 def tree_of(offer: Offer, nodes: Iterable[int]) -> DraftTree:
     """The draft made of ``nodes``, which hold every chosen node's parent."""
     chosen = sorted(nodes)[:MAX_NODES]

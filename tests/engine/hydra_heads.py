@@ -99,11 +99,15 @@ def by_softmax(
 
 
 def turn(
-    tokens: tuple[int, ...], heads: HydraHeads | None, nodes: int = 16, depth: int = 9
+    tokens: tuple[int, ...],
+    heads: HydraHeads | None,
+    nodes: int = 16,
+    depth: int = 9,
+    least: float = 0.0,
 ) -> Turn:
     sequence = sequences.sequence(list(tokens))
     sequence.hydra = heads
-    return Turn(sequence, hidden_before(tokens), nodes, depth)
+    return Turn(sequence, hidden_before(tokens), nodes, depth, least)
 
 
 def drafted(offer: Offer | DraftTree, node: int) -> tuple[int, ...]:

@@ -19,13 +19,15 @@ class Turn:
 
     All its tokens are committed; the last one's keys and values are not computed yet.  ``hidden``
     [hidden_size], in the model's dtype, is the lm head's input of the row that token was chosen
-    from.  More than ``nodes`` nodes, or nodes deeper than ``depth`` tokens ahead, are of no use.
+    from.  More than ``nodes`` nodes, nodes deeper than ``depth`` tokens ahead, or nodes less likely
+    to be reached than ``least``, are of no use.
     """
 
     sequence: Sequence
     hidden: torch.Tensor
     nodes: int
     depth: int
+    least: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from lorax_spec.engine.sequence import Sequence
 from lorax_spec.speculation.audit import Audit
 from lorax_spec.speculation.controller import Base, Wish, allocate, price, seconds_per_token
 from lorax_spec.speculation.cost import StepCost
-from lorax_spec.speculation.offer import Offer, best, merge, tree_of
+from lorax_spec.speculation.offer import Offer, best, tree_of
+from lorax_spec.speculation.pooling import gain_over, merge
 from lorax_spec.speculation.tree import EMPTY, MAX_NODES
 
 #: Most tokens ahead where neither request nor server says how many.
@@ -29,6 +30,8 @@ _TOO_DEAR = 0.97
 _BATCH_NODES, _MOST_NODES, _FEWEST_NODES = 96, 32, 4
 #: Turns for which the price of a row is believed.
 _PRICED_FOR = 8
+#: Share of that price from which on a drafter's own guess is of use: it may be put right upwards.
+_OF_USE = 0.5
 #: Prompt rows for each sequence with which a step still says whether drafting pays.
 _FEW_PROMPT_ROWS = 2
 
@@ -196,13 +199,14 @@ class Drafting:
     def _draft_free(self, rows: Rows[tuple[Sequence, torch.Tensor]], base: Base) -> bool:
         """As much as makes the batch fastest.  Returns whether any drafter was asked."""
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
+        least = _OF_USE * self._price(base)
         alone = seconds_per_token(base, self.cost)
         asked = []
         for sequence, hidden in rows:
             per_token = alone * self._luck.saving(sequence)
             if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
-                asked.append(self._open(Turn(sequence, hidden, nodes, depth), per_token))
+                asked.append(self._open(Turn(sequence, hidden, nodes, depth, least), per_token))
         for name in self._drafters:
             self._ask(name, self._willing(name, asked))
         tried = [one for one in asked if one.tried]
@@ -247,13 +251,13 @@ class Drafting:
         promised: dict[str, float] = {}
         for node in nodes:
             promised[drafters[node]] = promised.get(drafters[node], 0.0) + reach[node]
-        worth = sum(promised.values()) - dear * len(nodes)
         for name, strong in one.tried.items():
             track = one.tracks[name]
             track.promised = promised.get(name, 0.0)
             gain = 0.0
             if nodes and track.offered:
-                gain = worth - _worth_without(name, one.offers, len(nodes), dear)
+                others = merge([other for other in one.offers if name not in other.drafters])
+                gain = gain_over(others, offer, nodes, dear)
             track.note_gain(strong, gain)
 
     def _open(self, turn: Turn, per_token: float = 0.0) -> _Asked:
@@ -278,13 +282,3 @@ class Drafting:
         if self._allow is not None and offer:
             return self._allow(one.turn.sequence, offer)
         return offer
-
-
-def _worth_without(name: str, offers: Rows[Offer], count: int, dear: float) -> float:
-    """What the best draft of ``count`` nodes would be worth without one drafter's offer, in tokens
-    net of what its nodes cost, ``dear`` each."""
-    others = [offer for offer in offers if name not in offer.drafters]
-    if not others:
-        return 0.0
-    reach = sorted(merge(others).reach, reverse=True)[:count]
-    return sum(p - dear for p in reach if p > dear)

@@ -168,8 +168,8 @@ class _Growth:
         self._level = 0
         #: How likely one of the paths followed last is right, and of those before them.
         self._right = self._right_before = 1.0
-        #: A node must be likelier than this, or there is enough without it.
-        self._least = 0.0
+        #: A node must be likelier than this: to be of use, or as there is enough without it.
+        self._least = turn.least
         most = CANDIDATES if ranks is None else 1 + max(max(below) for below in ranks.values())
         self.candidates = min(most, self._limit) if ranks is None else most
 
@@ -181,7 +181,8 @@ class _Growth:
         if depth == 0:
             return [ROOT]
         if len(self._reach) >= self._limit:
-            self._least = heapq.nlargest(self._limit, self._reach)[-1]
+            enough = heapq.nlargest(self._limit, self._reach)[-1]
+            self._least = max(self.turn.least, enough)
         level = range(self._level, len(self._tokens))
         self._level = len(self._tokens)
         ends = [node for node in level if self._reach[node] > self._least]
