@@ -16,7 +16,7 @@ embedded model, by maximum likelihood, and are as good for Medusa heads and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp, log
 
 from lorax_spec.speculation.offer import NOTHING, SUREST, Offer
@@ -26,9 +26,6 @@ WEIGHT, ABSENT = 0.77, -2.94
 NONE_WEIGHT, NONE = 0.47, -3.41
 #: The least that counts as a probability, and as what a drafter leaves.
 _LEAST, _LEFT = 1e-3, 0.01
-
-#: By drafter's place among those merged, its probability of a token.
-_Opinions = dict[int, float]
 
 
 def merge(offers: Sequence[Offer]) -> Offer:
@@ -42,57 +39,67 @@ def merge(offers: Sequence[Offer]) -> Offer:
         return offers[0] if offers else NOTHING
     tokens: list[int] = []
     parents: list[int] = []
-    opinions: list[_Opinions] = []
     drafters: list[str] = []
-    children: dict[int, dict[int, int]] = {}
+    # What each drafter that guessed a node gave it; and by place, its nodes and what each drafter
+    # that has guesses there gave them together.
+    given: list[dict[int, float]] = []
+    nodes_at: dict[int, dict[int, int]] = {}
+    given_at: dict[int, dict[int, float]] = {}
     for index, offer in enumerate(offers):
         places: list[int] = []
         for token, parent, probability, drafter in zip(
             offer.tokens, offer.parents, offer.probabilities, offer.drafters, strict=True
         ):
-            above = ROOT if parent == ROOT else places[parent]
-            siblings = children.setdefault(above, {})
-            node = siblings.get(token)
+            place = ROOT if parent == ROOT else places[parent]
+            nodes = nodes_at.get(place)
+            if nodes is None:
+                nodes, given_at[place] = nodes_at.setdefault(place, {}), {}
+            node = nodes.get(token)
             if node is None:
-                node = siblings[token] = len(tokens)
+                node = nodes[token] = len(tokens)
                 tokens.append(token)
-                parents.append(above)
-                opinions.append({})
+                parents.append(place)
                 drafters.append(drafter)
-            elif probability > max(opinions[node].values()):
-                drafters[node] = drafter
-            opinions[node][index] = probability
+                given.append({index: probability})
+            else:
+                if probability > max(given[node].values()):
+                    drafters[node] = drafter
+                given[node][index] = probability
+            together = given_at[place]
+            together[index] = together.get(index, 0.0) + probability
             places.append(node)
     probabilities = [0.0] * len(tokens)
-    for siblings in children.values():
-        nodes = siblings.values()
-        for node, probability in zip(nodes, pooled([opinions[n] for n in nodes]), strict=True):
-            probabilities[node] = probability
+    for place, siblings in nodes_at.items():
+        if len(given_at[place]) > 1:
+            pooled = _pooled([given[node] for node in siblings.values()], given_at[place])
+            for node, probability in zip(siblings.values(), pooled, strict=True):
+                probabilities[node] = probability
+        else:
+            ((only, total),) = given_at[place].items()
+            scale = SUREST / total if total > SUREST else 1.0
+            for node in siblings.values():
+                probabilities[node] = given[node][only] * scale
     return Offer(tuple(tokens), tuple(parents), tuple(probabilities), tuple(drafters))
 
 
-def pooled(siblings: Sequence[_Opinions]) -> list[float]:
-    """The probability of each of several tokens for the same place, at most SUREST together."""
-    who = {drafter for opinions in siblings for drafter in opinions}
-    if len(who) == 1:
-        chances = [next(iter(opinions.values())) for opinions in siblings]
-    else:
-        rests = {d: log(max(_LEFT, 1.0 - sum(o.get(d, 0.0) for o in siblings))) for d in who}
-        scores = [
-            WEIGHT
-            * sum(
-                log(max(_LEAST, opinions[d])) if d in opinions else rest + ABSENT
-                for d, rest in rests.items()
-            )
-            for opinions in siblings
-        ]
-        none = NONE_WEIGHT * sum(rests.values()) + NONE
-        top = max(none, *scores)
-        powers = [exp(score - top) for score in scores]
-        total = sum(powers) + exp(none - top)
-        chances = [power / total for power in powers]
-    scale = min(1.0, SUREST / sum(chances))
-    return [chance * scale for chance in chances]
+def _pooled(given: Sequence[Mapping[int, float]], totals: Mapping[int, float]) -> list[float]:
+    """The probabilities of tokens for one place: of each what drafters gave it, and what each of
+    them gave to all of them together."""
+    absent = {d: log(max(_LEFT, 1.0 - total)) + ABSENT for d, total in totals.items()}
+    all_absent = sum(absent.values())
+    none = NONE_WEIGHT * (all_absent - ABSENT * len(absent)) + NONE
+    scores = []
+    for opinions in given:
+        score = all_absent
+        for drafter, probability in opinions.items():
+            score += log(max(_LEAST, probability)) - absent[drafter]
+        scores.append(WEIGHT * score)
+    top = max(none, *scores)
+    powers = [exp(score - top) for score in scores]
+    total = sum(powers)
+    # Something else always remains possible.
+    all_of_them = max(total + exp(none - top), total / SUREST)
+    return [power / all_of_them for power in powers]
 
 
 def gain_over(others: Offer, merged: Offer, nodes: Sequence[int], dear: float) -> float:
@@ -102,16 +109,19 @@ def gain_over(others: Offer, merged: Offer, nodes: Sequence[int], dear: float) -
     In tokens, net of what each node costs (``dear``).  The others' draft is chosen by what they
     say, and judged by what all of them say together.
     """
-    likeliest = sorted(range(len(others)), key=lambda node: (-others.reach[node], node))
-    chosen = [node for node in likeliest[: len(nodes)] if others.reach[node] > dear]
-    places = zip(merged.parents, merged.tokens, strict=True)
-    known = {place: node for node, place in enumerate(places)}
+    reach, judged = others.reach, merged.reach
+    known = dict(
+        zip(zip(merged.parents, merged.tokens, strict=True), range(len(merged)), strict=True)
+    )
     there = {ROOT: ROOT}
-    for node in sorted(chosen):
+    without = 0.0
+    # Of equals the parents come first.
+    for node in sorted(range(len(others)), key=reach.__getitem__, reverse=True)[: len(nodes)]:
+        if reach[node] <= dear:
+            break
         parent = there.get(others.parents[node])
         # A grammar may have cut it off.
         if parent is not None and (same := known.get((parent, others.tokens[node]))) is not None:
             there[node] = same
-    with_it = sum(merged.reach[node] - dear for node in nodes)
-    without = sum(merged.reach[there[node]] - dear for node in chosen if node in there)
-    return with_it - without
+            without += judged[same] - dear
+    return sum(judged[node] for node in nodes) - dear * len(nodes) - without
