@@ -22,7 +22,7 @@ from lorax_spec.train.hydra import load_hydra
 
 MAX_BYTES = 32 * 2**20
 HEADS = {"medusa": 4, "medusa-v1": 3, "pirate-medusa": 3, "tests-medusa": 4}
-HYDRA = {"hydra": 4}
+HYDRA = {"hydra": 6}
 LORAS = ("pirate", "tests", "tests-medusa")
 
 
@@ -79,12 +79,12 @@ def test_hydra_heads_are_well_formed(name: str) -> None:
     heads = load_hydra(folder, 256)
     assert config["base_model_name_or_path"] == embedded.BASE_ID
     assert config["hydra_num_heads"] == len(heads) == HYDRA[name]
-    assert config["hydra_inner_size"] == heads.inner_size == 512
+    assert config["hydra_inner_size"] == heads.inner_size == 256
     for k in range(len(heads)):
         inner, outer = heads.layers(k)
         assert outer.weight.abs().max() > 0
         # Every head makes use of every token it may read.
-        assert (inner.weight.view(512, k + 2, 256).norm(dim=(0, 2)) > 1.0).all()
+        assert (inner.weight.view(256, k + 2, 256).norm(dim=(0, 2)) > 1.0).all()
 
 
 @pytest.mark.parametrize("name", sorted(HEADS | HYDRA))

@@ -21,12 +21,14 @@ from lorax_spec.embedded.recipe import card, figures
 from lorax_spec.embedded.recipe.calibration import CALIBRATIONS
 from lorax_spec.embedded.recipe.export import load_joint
 from lorax_spec.embedded.recipe.figures import SUBJECTS
+from lorax_spec.embedded.recipe.own_text import OWN_TEXTS
 from lorax_spec.embedded.recipe.stages import PRODUCTS, Build, Stage, use_one_thread
 
 SHIPPED = ("base", "adapters", "workloads.json", "MODEL_CARD.md", "NOTICE")
 
 STAGES = (
     PRODUCTS
+    | OWN_TEXTS
     | CALIBRATIONS
     | {
         f"figures-{name}": Stage(

@@ -26,7 +26,8 @@ from lorax_spec.train.heads import MedusaHeads, load_heads, save_heads
 from lorax_spec.train.hydra import HydraHeads, from_medusa, save_hydra
 from lorax_spec.train.loop import HeadTrainer, Plan, train
 
-#: Tokens each stage learns from at scale 1; about four minutes each on one bfloat16 thread.
+#: Tokens each stage learns from at scale 1: some minutes each on one bfloat16 thread, but Hydra an
+#: hour and a half.
 TOKENS = {
     "pirate": 1_024_000,
     "tests": 1_600_000,
@@ -34,9 +35,9 @@ TOKENS = {
     "medusa-v1": 1_200_000,
     "tests-medusa": 900_000,
     "pirate-medusa": 900_000,
-    "hydra": 3_600_000,
+    "hydra": 9_000_000,
 }
-HYDRA_INNER_SIZE = 512
+HYDRA_HEADS, HYDRA_INNER_SIZE = 6, 256
 TESTS_MIX = {"tests": 0.85, "chat": 0.15}
 PIECE = 4096
 PRETRAINING_SEED = 0
@@ -67,6 +68,10 @@ class Build:
     @property
     def pirate_text(self) -> Path:
         return self.output / "pirate.npz"
+
+    def own_text(self, name: str) -> Path:
+        """What the base wrote itself; ``name``: greedily or sampled."""
+        return self.output / f"own-{name}.npy"
 
     @property
     def provenance(self) -> Path:
@@ -152,12 +157,15 @@ def pirate_medusa(build: Build) -> None:
 
 
 def hydra(build: Build) -> None:
-    """Heads that read the drafted tokens too, from the shipped Medusa heads on; they learn the
-    base's own distribution, of which a text's token is but one draw."""
+    """Heads that read the drafted tokens too, from the shipped Medusa heads on, on text and on what
+    the base writes itself; they learn the base's own distribution, of which a text's token is but
+    one draw."""
     medusa_heads = load_heads(build.adapter("medusa"), base_config().hidden_size)
-    heads = from_medusa(medusa_heads, len(medusa_heads), HYDRA_INNER_SIZE)
-    base = load_base(str(build.base), None)
-    _train(build, "hydra", mixture(build, MIX, seed=14), base, heads, soft_labels=True)
+    torch.manual_seed(13)  # heads beyond Medusa's start at random
+    heads = from_medusa(medusa_heads, HYDRA_HEADS, HYDRA_INNER_SIZE)
+    own = [np.load(build.own_text(name)) for name in ("greedy", "sampled")]
+    text = np.concatenate([mixture(build, MIX, seed=14), *own])
+    _train(build, "hydra", text, load_base(str(build.base), None), heads, soft_labels=True)
     with new_folder(build.adapter("hydra")) as folder:
         save_hydra(heads, folder, BASE_ID)
 
@@ -235,5 +243,5 @@ PRODUCTS: dict[str, Stage] = {
     "pirate-medusa": Stage(pirate_medusa, lambda b: b.adapter("pirate-medusa"), ("pirate",)),
     "medusa": Stage(medusa, lambda b: b.adapter("medusa"), ("export",)),
     "tests-medusa": Stage(tests_medusa, lambda b: b.adapter("tests-medusa"), ("tests",)),
-    "hydra": Stage(hydra, lambda b: b.adapter("hydra"), ("medusa",)),
+    "hydra": Stage(hydra, lambda b: b.adapter("hydra"), ("medusa", "own-greedy", "own-sampled")),
 }
