@@ -100,3 +100,58 @@ def test_the_first_drafter_of_a_sequence_pays_for_the_use_of_offers() -> None:
     cost.note_use(0.25)
     assert cost.of("a", first=True) == 0.75
     assert cost.of("a", first=False) == 0.5
+
+
+def test_the_more_are_asked_for_the_less_it_costs_each() -> None:
+    cost = AskingCost()
+    assert cost.of("a", first=False, among=5) == 0.0
+    for _ in range(2):
+        cost.note_turn("a", 0.8, in_vain=False, among=1)
+    # As long a turn for all, until one of that size was seen.
+    assert cost.of("a", first=False, among=2) == cost.of("a", first=False, among=3) == 0.4
+    assert cost.of("a", first=False, among=8) == 0.1
+    cost.note_turn("a", 0.5, in_vain=False, among=5)
+    assert cost.of("a", first=False, among=1) == 0.8
+    assert cost.of("a", first=False, among=3) == 0.4
+    assert cost.of("a", first=False, among=4) == cost.of("a", first=False, among=7) == 0.5
+    assert cost.of("a", first=False, among=9) == 0.25
+
+
+def test_fewer_than_were_ever_asked_for_pay_the_whole_turn() -> None:
+    cost = AskingCost()
+    for _ in range(2):
+        cost.note_turn("a", 0.1, in_vain=False, among=8)
+    cost.note_turn("a", 0.1, in_vain=False, among=32)
+    assert cost.of("a", first=False, among=1) == pytest.approx(0.8)
+
+
+def test_a_turn_that_pays_for_none_alone_may_pay_for_several() -> None:
+    luck, one, cost = lucky()
+    (track,) = luck.tracks(one).values()
+    for _ in range(40):
+        track.note_gain(False, 0.5 * DEAR)
+    assert luck.may_sleep(one, cost, 1.0, among=1)
+    luck.begin_turn(50)
+    assert not luck.may_sleep(one, cost, 1.0, among=4)
+
+
+@pytest.mark.parametrize(
+    ("worths", "count"),
+    [
+        ([], 1),
+        ([0.1], 1),
+        ([0.7, 0.1], 1),
+        ([0.31, 0.0, 0.31, 0.0], 2),
+        ([0.16, 0.16, 0.16], 1),
+        ([0.16, 0.16, 0.16, 0.16], 4),
+        ([0.16, 0.16, 0.31, 0.16, 0.01], 4),
+    ],
+)
+def test_as_many_are_asked_for_together_as_can_pay_their_share(
+    worths: list[float], count: int
+) -> None:
+    """A turn takes 0.6 for one, for two and three 0.3 each, for four and more 0.15 each."""
+    cost = AskingCost()
+    for _ in range(2):
+        cost.note_turn("a", 0.6, in_vain=False)
+    assert cost.together("a", worths) == count

@@ -45,6 +45,7 @@ class World:
 @dataclass
 class Guesser:
     """Says each of its guesses is right with probability ``said``; in truth ``true`` of them are.
+    A turn takes ``fixed`` seconds, and ``seconds`` more for each sequence.
 
     Token ``i`` of every text is ``i``; a wrong guess is -1.
     """
@@ -54,11 +55,12 @@ class Guesser:
     true: float
     said: float
     seconds: float
+    fixed: float = 0.0
     turns: int = 0
 
     def offer(self, turns: Rows[Turn]) -> list[Offer]:
         self.turns += len(turns)
-        self.world.now += self.seconds * len(turns)
+        self.world.now += self.fixed + self.seconds * len(turns)
         return [self._guess(turn) for turn in turns]
 
     def observe(self, outcomes: Rows[Outcome]) -> None: ...
@@ -136,13 +138,20 @@ worlds = st.builds(
     true=st.floats(0.0, 0.95),
     said=st.floats(0.05, 0.95),
     seconds=st.sampled_from([0.0, 0.001, 0.1, 0.5]),
+    fixed=st.sampled_from([0.0, 0.05, 0.5]),
     prompts=st.sampled_from([0.0, 0.5, 1.5]),
 )
 def test_never_slower_than_off(
-    world: World, batch: int, true: float, said: float, seconds: float, prompts: float
+    world: World,
+    batch: int,
+    true: float,
+    said: float,
+    seconds: float,
+    fixed: float,
+    prompts: float,
 ) -> None:
     """Whatever a drafter claims, is worth and costs; finding out is included."""
-    guesser = Guesser("guesser", world, true, said, seconds / batch)
+    guesser = Guesser("guesser", world, true, said, seconds / batch, fixed)
     prompt_rows = int(prompts * batch)
     lived = live(world, [guesser], batch, prompt_rows=prompt_rows)
     assert lived.rate >= 0.975 * off(world, batch, prompt_rows)

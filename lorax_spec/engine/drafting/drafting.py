@@ -204,7 +204,7 @@ class Drafting:
         asked = []
         for sequence, hidden in rows:
             per_token = alone * self._luck.saving(sequence)
-            if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
+            if not self._luck.may_sleep(sequence, self._asking_cost, per_token, len(rows)):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth, least), per_token))
         for name in self._drafters:
@@ -231,17 +231,22 @@ class Drafting:
 
     def _willing(self, name: str, asked: Rows[_Asked]) -> list[_Asked]:
         """For whom a drafter is worth asking."""
+        able = [
+            (one, track, any(map(is_strong, one.offers)))
+            for one in asked
+            if (track := one.tracks.get(name)) is not None
+        ]
+        worths = [track.worth(strong, one.per_token) for one, track, strong in able]
+        among = self._asking_cost.together(name, worths)
         willing = []
-        for one in asked:
-            if (track := one.tracks.get(name)) is not None:
-                strong = any(map(is_strong, one.offers))
-                cost = self._asking_cost.of(name, first=not one.tried)
-                turn, purse = self._luck.turn, self._luck.purse
-                if track.worth_asking(turn, strong, cost, one.per_token, purse):
-                    one.tried[name] = strong
-                    willing.append(one)
-                    if not self._asking_cost.known(name):
-                        break  # one turn tells what the others would cost
+        for one, track, strong in able:
+            cost = self._asking_cost.of(name, first=not one.tried, among=among)
+            turn, purse = self._luck.turn, self._luck.purse
+            if track.worth_asking(turn, strong, cost, one.per_token, purse):
+                one.tried[name] = strong
+                willing.append(one)
+                if not self._asking_cost.known(name):
+                    break  # one turn tells what the others would cost
         return willing
 
     def _use(self, one: _Asked, offer: Offer, nodes: list[int], dear: float) -> None:
@@ -271,7 +276,8 @@ class Drafting:
         started = self._clock()
         offers = self._drafters[name].offer([one.turn for one, _ in pairs])
         seconds = (self._clock() - started) / len(pairs)
-        self._asking_cost.note_turn(name, seconds, in_vain=not any(offers))
+        among = len(pairs)
+        self._asking_cost.note_turn(name, seconds, in_vain=not any(offers), among=among)
         for (one, track), offer in zip(pairs, offers, strict=True):
             offer = track.expect(offer, len(one.turn.sequence.tokens))
             if offer:

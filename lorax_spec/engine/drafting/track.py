@@ -99,7 +99,7 @@ class Track:
             self._wakes = now + _LONGEST_FIRST
             return False
         self.record.turns += 1
-        if self.gains.after(strong) * seconds_per_token > _WORTH_IT * cost:
+        if self.worth(strong, seconds_per_token) > cost:
             self._pause = self.record.pause = 0
             return True
         if self.record.turns > _TRIALS:
@@ -114,6 +114,10 @@ class Track:
         self._sleep(now, min(2 * self._pause + 1, _LONGEST_REST))
         return True
 
+    def worth(self, strong: bool, seconds_per_token: float) -> float:
+        """The most that asking for a turn may cost to pay, in seconds."""
+        return self.gains.after(strong) * seconds_per_token / _WORTH_IT
+
     def settle(self, came: int) -> None:
         """So many of its drafted nodes were right."""
         if self.promised:
@@ -122,7 +126,7 @@ class Track:
 
     def rests_until(self, now: int, cost: float, seconds_per_token: float) -> int:
         """The turn from which on it may be asked, told at the least cost."""
-        if self.gains.weak * seconds_per_token > _WORTH_IT * cost:
+        if self.worth(False, seconds_per_token) > cost:
             return now
         return self._wakes
 
