@@ -11,7 +11,7 @@ probability of token v, ``r_d`` what it leaves for tokens it does not guess, and
 So two who agree are surer than either, and one who is sure gives way to another who is sure of
 something else.  The constants were fitted to prompt lookup and Hydra heads on the outputs of the
 embedded model, by maximum likelihood, and are as good for Medusa heads and the draft model
-(docs/benchmarks/2026-11-22.md).
+(docs/benchmarks/2026-11-22b.md).
 """
 
 from __future__ import annotations

@@ -130,9 +130,12 @@ def test_a_turn_that_pays_for_none_alone_may_pay_for_several() -> None:
     (track,) = luck.tracks(one).values()
     for _ in range(40):
         track.note_gain(False, 0.5 * DEAR)
-    assert luck.may_sleep(one, cost, 1.0, among=1)
+    assert luck.may_sleep(one, cost, 1.0)
     luck.begin_turn(50)
-    assert not luck.may_sleep(one, cost, 1.0, among=4)
+    assert cost.together("guesser", [DEAR / 3] * 4) == 4
+    assert not luck.may_sleep(one, cost, 1.0)
+    assert cost.together("guesser", [DEAR / 3]) == 1
+    assert luck.may_sleep(one, cost, 1.0)
 
 
 @pytest.mark.parametrize(

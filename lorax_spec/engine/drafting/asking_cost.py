@@ -19,6 +19,7 @@ class AskingCost:
     def __init__(self) -> None:
         self._turns: dict[str, dict[int, float]] = {}
         self._begun: set[str] = set()
+        self._together: dict[str, int] = {}
         self._use: float | None = None
 
     def known(self, drafter: str) -> bool:
@@ -35,10 +36,14 @@ class AskingCost:
         """For how many sequences one turn pays, 1 at least, where each may cost as many seconds as
         ``worths`` says: the more there are, the less each costs."""
         best_first = sorted(worths, reverse=True)
-        for count in range(len(worths), 1, -1):
-            if best_first[count - 1] > self.of(drafter, first=False, among=count):
-                return count
-        return 1
+        counts = range(len(worths), 1, -1)
+        paying = (n for n in counts if best_first[n - 1] > self.of(drafter, first=False, among=n))
+        count = self._together[drafter] = next(paying, 1)
+        return count
+
+    def lately(self, drafter: str) -> int:
+        """For how many one turn paid when that was last looked at."""
+        return self._together.get(drafter, 1)
 
     def note_turn(self, drafter: str, seconds: float, *, in_vain: bool, among: int = 1) -> None:
         """It took so long for each of ``among`` sequences.  A turn ``in_vain`` says little of the

@@ -204,7 +204,7 @@ class Drafting:
         asked = []
         for sequence, hidden in rows:
             per_token = alone * self._luck.saving(sequence)
-            if not self._luck.may_sleep(sequence, self._asking_cost, per_token, len(rows)):
+            if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth, least), per_token))
         for name in self._drafters:

@@ -58,16 +58,16 @@ class Luck:
     def sleeps(self, sequence: Sequence) -> bool:
         return self._asleep.get(sequence, 0) > self._turn
 
-    def may_sleep(
-        self, sequence: Sequence, cost: AskingCost, seconds_per_token: float, among: int = 1
-    ) -> bool:
-        """Let a sequence sleep if none of its drafters need be asked now, were it asked for all
-        ``among`` which it is."""
+    def may_sleep(self, sequence: Sequence, cost: AskingCost, seconds_per_token: float) -> bool:
+        """Let a sequence sleep if none of its drafters need be asked now, for as many together as
+        lately."""
         tracks = self._tracks.get(sequence)
         if tracks is None:
             return False
         until = min(
-            track.rests_until(self._turn, cost.of(name, first=True, among=among), seconds_per_token)
+            track.rests_until(
+                self._turn, cost.of(name, first=True, among=cost.lately(name)), seconds_per_token
+            )
             for name, track in tracks.items()
         )
         if until > self._turn:
