@@ -68,19 +68,26 @@ def test_it_is_what_the_base_goes_on_with(
     np.savez(tmp_path / "tokens.npz", **texts)
     monkeypatch.setattr(own_text, "MIX", MIX)
     monkeypatch.setattr(own_text, "NEW_TOKENS", 12)
+    monkeypatch.setattr(own_text, "BATCH", 4)
     stage = STAGES[f"own-{name}"]
     stage.run(build)
     written = np.load(stage.product(build)).tolist()
 
     temperature, seed = own_text.TEMPERATURES[name]
     prompts = sorted(some_prompts(tokenizer, texts, MIX, 6, seed), key=len)
-    outputs = generate(
-        load_base(str(build.base), None).model,
-        prompts,
-        temperature=temperature,
-        new_tokens=12,
-        seed=seed << 16,
-    )
+    base = load_base(str(build.base), None)
+    outputs = [
+        output
+        for first in (0, 4)
+        for output in generate(
+            base.model,
+            prompts[first : first + 4],
+            temperature=temperature,
+            new_tokens=12,
+            seed=(seed << 16) + first,
+        )
+    ]
+    assert len(outputs) == 6
     assert len(written) == sum(len(one.prompt) + len(one.tokens) for one in outputs)
     for one in outputs:
         whole = [*one.prompt, *one.tokens]

@@ -26,8 +26,8 @@ from lorax_spec.train.heads import MedusaHeads, load_heads, save_heads
 from lorax_spec.train.hydra import HydraHeads, from_medusa, save_hydra
 from lorax_spec.train.loop import HeadTrainer, Plan, train
 
-#: Tokens each stage learns from at scale 1: some minutes each on one bfloat16 thread, but Hydra an
-#: hour and a half.
+#: Tokens each stage learns from at scale 1: some minutes each on one bfloat16 thread, but Hydra far
+#: longer.
 TOKENS = {
     "pirate": 1_024_000,
     "tests": 1_600_000,

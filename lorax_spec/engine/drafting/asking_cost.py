@@ -34,7 +34,7 @@ class AskingCost:
 
     def together(self, drafter: str, worths: list[float]) -> int:
         """For how many sequences one turn pays, 1 at least, where each may cost as many seconds as
-        ``worths`` says: the more there are, the less each costs."""
+        ``worths`` says: the more there are, the less each costs.  ``lately`` remembers it."""
         best_first = sorted(worths, reverse=True)
         counts = range(len(worths), 1, -1)
         paying = (n for n in counts if best_first[n - 1] > self.of(drafter, first=False, among=n))
