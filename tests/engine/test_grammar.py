@@ -250,6 +250,7 @@ def test_speculation_and_preemption_change_nothing(
                 text[:60],
                 90,
                 method,
+                None if index < 3 else 8,
                 adapter="medusa" if index % 2 else None,
                 temperature=index % 3 * 0.6,
                 seed=index,

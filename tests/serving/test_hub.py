@@ -67,7 +67,7 @@ def test_private_adapters_by_every_way(client: Client) -> None:
         PROMPT,
         max_new_tokens=24,
         adapter_id="people/pirate",
-        speculation={"method": "medusa", "medusa_adapter_id": "people/heads"},
+        speculation={"method": "medusa", "num_tokens": 3, "medusa_adapter_id": "people/heads"},
         api_token="right",
     )
     assert paired.generated_text == text(client, "demo/pirate")

@@ -187,9 +187,19 @@ def test_the_figures_are_those_of_the_answers(secured: Secured) -> None:
     before = secured.figures()
     answers: list[Response] = []
     with secured.client(USER) as client:
-        for adapter in (None, "demo/pirate", "demo/medusa", "demo/pirate-medusa"):
-            answers.append(client.generate(PROMPT * 3, adapter, max_new_tokens=24))
-        *_, last = client.generate_stream("x = 1\n" * 20, max_new_tokens=24)
+        for adapter, drafts in (
+            (None, {}),
+            ("demo/pirate", {}),
+            ("demo/medusa", {"method": "medusa", "num_tokens": 3}),
+            ("demo/pirate-medusa", {}),
+        ):
+            answer = client.generate(PROMPT * 3, adapter, max_new_tokens=24, speculation=drafts)
+            answers.append(answer)
+        *_, last = client.generate_stream(
+            "x = 1\n" * 20,
+            max_new_tokens=24,
+            speculation={"method": "prompt_lookup", "num_tokens": 3},
+        )
         assert last.details is not None
         answers.append(Response("", last.details))
         answers.append(client.generate("x = 1\n" * 20, max_new_tokens=40, stop=["="]))
