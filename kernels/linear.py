@@ -4,6 +4,9 @@ On processors where torch's float32 products go through MKL's portable code (AMD
 product over a few rows costs as much as one product per row.  oneDNN's, over a weight packed into
 its own layout, is two to four times as fast from four rows on, no slower over one row of a weight
 that is not in the cache, and a row's result has the same bits whatever stands beside it.
+
+In bfloat16 torch's products are oneDNN's, which reorders the weight anew at every call: packed once,
+a product over 1 to 8 rows takes half of the time, over 16 two thirds, and prompts gain a little.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ def is_plain(weight: torch.Tensor) -> bool:
 
 
 def can_pack(weight: torch.Tensor) -> bool:
-    """Whether this torch build packs such a weight: float32 on a CPU with oneDNN."""
-    return (
-        is_plain(weight)
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    """Whether this torch build packs such a weight: float32, or bfloat16 where the processor has
+    the instructions, on a CPU with oneDNN."""
+    if not is_plain(weight) or weight.device.type != "cpu":
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
 
 
 def pack(weight: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from lorax_spec.kernels.linear import is_plain
 from lorax_spec.kernels.lora import add_lora, put_linear
 
 #: Row counts tried as a floor, and the counts a floor must then hold for.
-FLOORS = (1, 4, 8, 16)
+FLOORS = (1, 2, 4, 8, 16)
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17, 32, 64, 100, 256, 512)
 #: Larger products than this many multiplications are left out: the check must not take minutes.
 LARGEST_CHECK = 2**28

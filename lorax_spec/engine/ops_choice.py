@@ -59,7 +59,7 @@ def prepare(model: PreTrainedModel, *, kernels: bool, exact: bool = False) -> No
             )
         return
     fuse_norms(model)
-    if model.device.type == "cpu" and model.dtype == torch.float32:
+    if model.device.type == "cpu":
         pack_linears(model, shared_inputs(model))
 
 

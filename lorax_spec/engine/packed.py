@@ -1,4 +1,4 @@
-"""Linear layers over packed weights, for small float32 models on a CPU.
+"""Linear layers over packed weights, for models of moderate size on a CPU.
 
 Layers that are given the same input (a block's query, key and value; its gate and up) are one
 product over their weights put together: fewer and longer calls, which is most of the time of one
@@ -14,8 +14,8 @@ from torch import nn
 
 from lorax_spec.kernels.linear import can_pack, pack, packed_linear
 
-#: Beyond this a second copy of the weights costs more memory than the time is worth.
-LARGEST_MODEL = 100_000_000
+#: Bytes of weights beyond which a second copy of them costs more memory than the time is worth.
+LARGEST_MODEL = 2 * 2**30
 
 
 #: (weight, bias) to the function from x to ``x @ weight.T + bias``.
@@ -79,7 +79,7 @@ def pack_linears(model: nn.Module, groups: Sequence[Sequence[str]] = ()) -> list
 
     ``groups`` names layers that share their input (see ``shared_inputs``).
     """
-    if sum(p.numel() for p in model.parameters()) > LARGEST_MODEL:
+    if sum(p.nbytes for p in model.parameters()) > LARGEST_MODEL:
         return []
     linears = {
         name: module

@@ -200,7 +200,7 @@ def test_heads_say_the_same(
 
 def test_configs_fit_and_the_rest_is_copied(wide: Widened) -> None:
     hydra = json.loads((wide.adapters / "random-hydra" / "config.json").read_text())
-    assert hydra["hydra_inner_size"] == 160
+    assert hydra["hydra_inner_size"] == 40
     for name in ("adapter_config.json", "config.json"):
         config = json.loads((wide.adapters / "tests-medusa" / name).read_text())
         assert config["base_model_name_or_path"] == "../../base"

@@ -142,5 +142,5 @@ def write_adapter(
         made = widen_adapter(load_file(file), small, wide, spaces, widener)
         save_file(made, target / file.name, metadata={"format": "pt"})
     for name in configs:
-        write_json(target / name, widen_config(read_json(source / name), small, wide))
+        write_json(target / name, widen_config(read_json(source / name)))
     copy_beside(source, target, *configs)
