@@ -5,8 +5,9 @@ product over a few rows costs as much as one product per row.  oneDNN's, over a 
 its own layout, is two to four times as fast from four rows on, no slower over one row of a weight
 that is not in the cache, and a row's result has the same bits whatever stands beside it.
 
-In bfloat16 torch's products are oneDNN's, which reorders the weight anew at every call: packed once,
-a product over 1 to 8 rows takes half of the time, over 16 two thirds, and prompts gain a little.
+In bfloat16 torch's products are oneDNN's, which reorders the weight anew at every call: packed
+once, a product over 1 to 8 rows takes half of the time, over 16 two thirds, and prompts gain a
+little.
 """
 
 from __future__ import annotations
