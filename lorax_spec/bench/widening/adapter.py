@@ -1,8 +1,8 @@
 """Wide LoRA updates, Medusa and Hydra heads: real bytes, and the small ones' outputs.
 
 Hydra heads keep their inner size, which nothing ties to the model's: beside a wide model of few
-layers they are as small then as heads of full width are beside a deep one (six heads have a tenth of
-the weights of the 100m shape's layers; at full width more than a third, of a 7B model a twelfth).
+layers they are as small then as heads of full width are beside a deep one (six heads have a tenth
+of the weights of the 100m shape's layers; at full width more than a third, of a 7B model a twelfth).
 """
 
 from __future__ import annotations
