@@ -2,7 +2,8 @@
 
 Hydra heads keep their inner size, which nothing ties to the model's: beside a wide model of few
 layers they are as small then as heads of full width are beside a deep one (six heads have a tenth
-of the weights of the 100m shape's layers; at full width more than a third, of a 7B model a twelfth).
+of the weights of the 100m shape's layers, at full width more than a third; of a 7B model they have
+a twelfth).
 """
 
 from __future__ import annotations
