@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lorax_spec.bench.cells import AGAIN, OFF, Place, ratio, runs_by_place, worth_timing
 from lorax_spec.bench.comparison import Runs
@@ -10,14 +11,14 @@ from lorax_spec.bench.judging import Ratio
 from lorax_spec.bench.report import Check, Report, Value
 from lorax_spec.bench.settings import Settings
 from lorax_spec.bench.statistics import Estimate, median_ratio
-from lorax_spec.bench.subject import Opened, Subject
+from lorax_spec.bench.subject import EMBEDDED, Opened, Subject
 from lorax_spec.bench.tasks import KINDS, embedded_tasks
 from lorax_spec.bench.workload import Prompt
+from lorax_spec.errors import InvalidArgument
 from lorax_spec.types import Method
 
 _AUTO, _MIX = Method.AUTO.value, "mix"
-_TEMPERATURES, _BATCHES = (0.0, 0.8), (1, 8)
-_QUICK_KINDS = ("rename", "code")
+_QUICK_KINDS = ("rename", "code", _MIX)
 _PROMPTS, _TOKENS, _GROUPS = 24, 64, 12
 #: Seconds for a place before it takes no further group, and how many times those for the mix.
 _SECONDS, _QUICK_SECONDS, _MIX_TIMES = 16.0, 1.0, 3
@@ -25,14 +26,30 @@ _SECONDS, _QUICK_SECONDS, _MIX_TIMES = 16.0, 1.0, 3
 _WITHIN = 0.97
 
 
-def measure(settings: Settings) -> Report:
+@dataclass(frozen=True)
+class Plan:
+    """What is measured; without workloads, all and their mix."""
+
+    subject: Subject = EMBEDDED
+    batches: Sequence[int] = (1, 8)
+    workloads: Sequence[str] = ()
+    temperatures: Sequence[float] = (0.0, 0.8)
+
+
+def measure(settings: Settings, plan: Plan | None = None) -> Report:
+    """Raises InvalidArgument for a workload that there is not."""
+    plan = plan or Plan()
+    kinds = plan.workloads or (_QUICK_KINDS if settings.quick else (*KINDS, _MIX))
+    if unknown := set(kinds) - {*KINDS, _MIX}:
+        known = ", ".join((*KINDS, _MIX))
+        raise InvalidArgument(f"no workload {', '.join(sorted(unknown))}; there are {known}")
     rows: list[dict[str, Value]] = []
     checks: list[Check] = []
-    with Subject().open() as opened:
-        for temperature in _TEMPERATURES[: 1 if settings.quick else None]:
-            behind, leads = 0, dict.fromkeys(_BATCHES, float("nan"))
+    with plan.subject.open() as opened:
+        for temperature in plan.temperatures[: 1 if settings.quick else None]:
+            behind, leads = 0, dict[int, float]()
             singles = [one for one in opened.drafters if one != _AUTO]
-            for place, runs in _runs(opened, settings, temperature):
+            for place, runs in _runs(opened, settings, kinds, plan.batches, temperature):
                 by_off = {one: ratio(runs, one) for one in (*singles, _AUTO)}
                 best = max(singles, key=lambda one: by_off[one].judged.value)
                 lead = _lead(runs, best, by_off[_AUTO])
@@ -48,8 +65,9 @@ def measure(settings: Settings) -> Report:
             for batch, lead_of_mix in leads.items():
                 what = f"auto by the best single drafter, mix, {batch} at a time, {where}"
                 checks.append(Check(what, lead_of_mix, 1.0, "x"))
+        dtype = opened.core.info.dtype
     return Report(
-        "speed by that without drafts: every drafter alone, and auto, float32, one thread",
+        f"speed by that without drafts: every drafter alone, and auto, {dtype}, one thread",
         rows,
         checks,
         [
@@ -60,11 +78,17 @@ def measure(settings: Settings) -> Report:
     )
 
 
-def _runs(opened: Opened, settings: Settings, temperature: float) -> list[tuple[Place, Runs]]:
+def _runs(
+    opened: Opened,
+    settings: Settings,
+    kinds: Sequence[str],
+    batches: Sequence[int],
+    temperature: float,
+) -> list[tuple[Place, Runs]]:
     sides = {one: opened.side(one, temperature=temperature) for one in (OFF, *opened.drafters)}
     sides[AGAIN] = sides[OFF]
-    kinds = _QUICK_KINDS if settings.quick else KINDS
-    tasks = embedded_tasks(kinds, _PROMPTS, opened.tokenizer, _TOKENS, settings.seed)
+    single = [kind for kind in kinds if kind != _MIX] or KINDS
+    tasks = embedded_tasks(single, _PROMPTS, opened.tokenizer, _TOKENS, settings.seed)
     tasks = {kind: worth_timing(sides[OFF], prompts) for kind, prompts in tasks.items()}
     tasks[_MIX] = _in_turn(list(tasks.values()))
     most = settings.count(_GROUPS, 2)
@@ -75,8 +99,8 @@ def _runs(opened: Opened, settings: Settings, temperature: float) -> list[tuple[
         places = [
             Place(kind, batch, prompts, most * times)
             for kind, prompts in tasks.items()
-            for batch in _BATCHES
-            if (kind == _MIX) is mixed
+            for batch in batches
+            if kind in kinds and (kind == _MIX) is mixed
         ]
         runs = runs_by_place(opened.core, sides, places, times * seconds, settings.seed)
         found += settings.track(runs, len(places), f"auto, temperature {temperature:g}")

@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from lorax_spec.bench.gpu.cli import gpu_check
 from lorax_spec.bench.options import Json, Quick, Samples, Seed, run
-from lorax_spec.bench.speculation_cli import never_slower, rival_lookup, speculation
+from lorax_spec.bench.speculation_cli import auto, never_slower, rival_lookup, speculation
 from lorax_spec.bench.widening.cli import widen
 
 
@@ -151,12 +151,7 @@ def drafters(
     run(("drafters",), quick, samples, seed, json)
 
 
-@app.command()
-def auto(quick: Quick = False, samples: Samples = None, seed: Seed = 0, json: Json = None) -> None:
-    """auto against every single drafter, on each workload and on their mix."""
-    run(("auto",), quick, samples, seed, json)
-
-
+app.command("auto")(auto)
 app.command("never-slower")(never_slower)
 app.command("rival-lookup")(rival_lookup)
 app.command()(speculation)

@@ -1,4 +1,4 @@
-"""Benchmarks that take a model: ``speculation``, ``never-slower`` and ``rival-lookup``."""
+"""Benchmarks that take a model: ``speculation``, ``auto``, ``never-slower``, ``rival-lookup``."""
 
 from __future__ import annotations
 
@@ -70,6 +70,43 @@ def never_slower(
             "output": output,
         }
         run(("never_slower",), quick, samples, seed, json, options)
+
+    _or_say_why(start)
+
+
+def auto(
+    batches: Annotated[str, typer.Option(help="Requests at a time, by commas.")] = "1,8",
+    workloads: Annotated[
+        str,
+        typer.Option(help="Of rename, edit, write, doc, code, tests, prose, mix; default: all."),
+    ] = "",
+    temperatures: Annotated[str, typer.Option(help="By commas.")] = "0,0.8",
+    model_id: ModelId = None,
+    adapter_root: AdapterRoot = None,
+    dtype: Computed = Dtype.FLOAT32,
+    quick: Quick = False,
+    samples: Samples = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """auto against every single drafter, on each workload and on their mix.
+
+    Of the embedded model, or of one that widen made.
+
+        lorax-spec bench auto --workloads mix --batches 1
+    """
+
+    def start() -> None:
+        from lorax_spec.bench.auto import Plan
+        from lorax_spec.bench.subject import Subject
+
+        plan = Plan(
+            Subject(model_id, adapter_root, dtype.value),
+            listed("batches", batches, int),
+            listed("workloads", workloads, str),
+            listed("temperatures", temperatures, float),
+        )
+        run(("auto",), quick, samples, seed, json, {"plan": plan})
 
     _or_say_why(start)
 
