@@ -13,9 +13,6 @@ from lorax_spec.speculation.tree import ROOT
 
 #: Depths that are told apart; deeper ones count as the deepest.
 DEPTHS = 8
-#: Nodes that are believed to have kept their promise at first, and the share of what is known that
-#: a draft makes forget.
-_TRUSTED, _FADING = 4.0, 0.01
 #: The most a probability may become: nothing is certain.
 SUREST = 0.98
 
@@ -118,17 +115,28 @@ class Promises:
 
     Of many estimates those that are too high are the likeliest to be chosen, so drafts bring less
     than was expected of them even where estimates are right on the whole (the winner's curse).
+
+    ``kept`` is ``(t k + came) / (t + promised)``, at most 1, with fading sums of both, ``t`` nodes
+    of trust, and ``k`` the share that is kept by ``prior``, the Promises of more sequences (1
+    without one).
     """
 
-    def __init__(self) -> None:
-        self._promised = self._came = _TRUSTED
+    def __init__(
+        self, prior: Promises | None = None, *, trusted: float = 4.0, fading: float = 0.01
+    ) -> None:
+        self._prior = prior
+        self._trusted, self._fading = trusted, fading
+        self._promised = self._came = 0.0
 
     @property
     def kept(self) -> float:
-        """The share, at most 1."""
-        return min(1.0, self._came / self._promised)
+        usually = 1.0 if self._prior is None else self._prior.kept
+        came = self._trusted * usually + self._came
+        return min(1.0, came / (self._trusted + self._promised))
 
     def note(self, promised: float, came: float) -> None:
         """A draft of which ``promised`` nodes were expected to be right, and ``came`` were."""
-        self._promised += promised - _FADING * (self._promised - _TRUSTED)
-        self._came += came - _FADING * (self._came - _TRUSTED)
+        if self._prior is not None:
+            self._prior.note(promised, came)
+        self._promised += promised - self._fading * self._promised
+        self._came += came - self._fading * self._came

@@ -7,6 +7,7 @@ import pytest
 from lorax_spec.engine.drafting.asking_cost import AskingCost
 from lorax_spec.engine.drafting.luck import Luck
 from lorax_spec.engine.sequence import Sequence
+from lorax_spec.speculation.offer import chain_offer
 from tests.engine.sequences import sequence
 from tests.engine.test_never_slower import Guesser, World
 
@@ -158,3 +159,20 @@ def test_as_many_are_asked_for_together_as_can_pay_their_share(
     for _ in range(2):
         cost.note_turn("a", 0.6, in_vain=False)
     assert cost.together("a", worths) == count
+
+
+def test_what_a_sequences_drafts_brought_counts_for_its_next() -> None:
+    """Of two sequences of one adapter, whose drafter says the same of both."""
+    guesser = Guesser("guesser", World(1.0, 1), 0.0, 0.5, DEAR)
+    luck, two = Luck({"guesser": guesser}), [sequence(4, 1000) for _ in range(2)]
+    offer = chain_offer([1, 2], [0.8, 0.8], "guesser")
+    tracks = []
+    for one in two:
+        one.drafters = frozenset({"guesser"})
+        tracks += luck.tracks(one).values()
+    for _ in range(4):
+        for track, came in zip(tracks, (2, 0), strict=True):
+            track.promised = 1.5
+            track.settle(came)
+    lucky_one, unlucky = (track.expect(offer, 4).probabilities[0] for track in tracks)
+    assert unlucky < 0.45 < 0.55 < lucky_one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +56,18 @@ def test_more_than_was_promised_is_not_promised_next() -> None:
     for _ in range(100):
         promises.note(1.0, 3.0)
     assert promises.kept == 1.0
+
+
+def test_a_sequence_that_breaks_its_promises_is_found_out_before_the_others() -> None:
+    """Six nodes, of which one came, are enough; those of the others are hardly doubted."""
+    others = Promises()
+    for _ in range(50):
+        others.note(2.0, 1.9)
+    good, bad = (Promises(others, trusted=2.0, fading=0.05) for _ in range(2))
+    assert good.kept == bad.kept == others.kept == pytest.approx(0.95, abs=0.01)
+    for came in (1.0, 0.0, 0.0):
+        bad.note(2.0, came)
+        good.note(2.0, 2.0)
+    assert bad.kept < 0.45
+    assert good.kept > 0.95
+    assert others.kept > 0.9

@@ -22,6 +22,9 @@ _AT_BEST = 4.0
 _WORTH_IT = 1.15
 #: Turns that a drafter is asked at in any case before it is judged.
 _TRIALS = 6
+#: Of what a sequence's drafts bring: drafted nodes for which the adapter's other sequences count,
+#: and the share of what is known that a draft makes forget.
+_TRUSTED, _FADING = 2.0, 0.05
 #: An offer this sure of the next token leaves a second drafter little to add.
 _STRONG = 0.6
 
@@ -72,6 +75,7 @@ class Track:
     usual: Record
     acceptance: Acceptance
     gains: Gains
+    promises: Promises
     #: How many of its nodes that are drafted now should turn out right.
     promised: float = 0.0
     #: Guesses for the tokens from ``_expected_at`` on, which those will judge.
@@ -84,7 +88,8 @@ class Track:
     @classmethod
     def start(cls, drafter: Drafter, record: Record, usual: Record) -> Track:
         gains = Gains(record.gains.weak, record.gains.strong)
-        return cls(drafter, record, usual, Acceptance(record.acceptance), gains)
+        promises = Promises(record.promises, trusted=_TRUSTED, fading=_FADING)
+        return cls(drafter, record, usual, Acceptance(record.acceptance), gains, promises)
 
     def worth_asking(
         self, now: int, strong: bool, cost: float, seconds_per_token: float, purse: Purse
@@ -121,7 +126,7 @@ class Track:
     def settle(self, came: int) -> None:
         """So many of its drafted nodes were right."""
         if self.promised:
-            self.record.promises.note(self.promised, came)
+            self.promises.note(self.promised, came)
             self.promised = 0.0
 
     def rests_until(self, now: int, cost: float, seconds_per_token: float) -> int:
@@ -138,7 +143,7 @@ class Track:
     def expect(self, offer: Offer, at: int) -> Offer:
         """Remember an offer for the tokens from index ``at`` on; returns it put right."""
         self._offer, self._expected_at = offer, at
-        return self.acceptance.corrected(offer, self.record.promises.kept) if offer else offer
+        return self.acceptance.corrected(offer, self.promises.kept) if offer else offer
 
     @property
     def offered(self) -> bool:
