@@ -12,9 +12,8 @@ from lorax_spec.bench.report import Check, Report, Value
 from lorax_spec.bench.settings import Settings
 from lorax_spec.bench.statistics import Estimate, median_ratio
 from lorax_spec.bench.subject import EMBEDDED, Opened, Subject
-from lorax_spec.bench.tasks import KINDS, embedded_tasks
+from lorax_spec.bench.tasks import KINDS, check_kinds, embedded_tasks
 from lorax_spec.bench.workload import Prompt
-from lorax_spec.errors import InvalidArgument
 from lorax_spec.types import Method
 
 _AUTO, _MIX = Method.AUTO.value, "mix"
@@ -40,9 +39,7 @@ def measure(settings: Settings, plan: Plan | None = None) -> Report:
     """Raises InvalidArgument for a workload that there is not."""
     plan = plan or Plan()
     kinds = plan.workloads or (_QUICK_KINDS if settings.quick else (*KINDS, _MIX))
-    if unknown := set(kinds) - {*KINDS, _MIX}:
-        known = ", ".join((*KINDS, _MIX))
-        raise InvalidArgument(f"no workload {', '.join(sorted(unknown))}; there are {known}")
+    check_kinds(kinds, (*KINDS, _MIX))
     rows: list[dict[str, Value]] = []
     checks: list[Check] = []
     with plan.subject.open() as opened:

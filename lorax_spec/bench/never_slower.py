@@ -14,9 +14,8 @@ from lorax_spec.bench.plotting import save
 from lorax_spec.bench.report import Check, Report
 from lorax_spec.bench.settings import Settings
 from lorax_spec.bench.subject import EMBEDDED, Opened, Subject
-from lorax_spec.bench.tasks import KINDS, RANDOM, embedded_tasks
+from lorax_spec.bench.tasks import KINDS, RANDOM, check_kinds, embedded_tasks
 from lorax_spec.bench.workload import Prompt
-from lorax_spec.errors import InvalidArgument
 
 _KINDS = (*KINDS, RANDOM)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -48,9 +47,7 @@ def measure(
     """
     kinds = workloads or (_QUICK_KINDS if settings.quick else _KINDS)
     batches = batches or (_QUICK_BATCHES if settings.quick else _BATCHES)
-    if unknown := set(kinds) - set(_KINDS):
-        known = ", ".join(_KINDS)
-        raise InvalidArgument(f"no workload {', '.join(sorted(unknown))}; there are {known}")
+    check_kinds(kinds, _KINDS)
     larger = subject.model_id is not None
     with subject.open() as opened:
         tokens = _TOKENS_OF_LARGER if larger else _TOKENS

@@ -102,3 +102,10 @@ def random_prompts(
         )
         for _ in range(count)
     ]
+
+
+def check_kinds(kinds: Sequence[str], known: Sequence[str]) -> None:
+    """Raises InvalidArgument for a workload that there is not."""
+    if unknown := set(kinds) - set(known):
+        there_are = ", ".join(known)
+        raise InvalidArgument(f"no workload {', '.join(sorted(unknown))}; there are {there_are}")

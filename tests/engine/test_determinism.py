@@ -15,6 +15,7 @@ from lorax_spec import embedded
 from lorax_spec.engine import determinism, loading
 from lorax_spec.engine.config import EngineConfig
 from lorax_spec.engine.determinism import FLOORS, row_floor
+from lorax_spec.engine.ops_choice import prepare
 from lorax_spec.engine.packed import PackedLinear, SharedProduct, pack_linears, shared_inputs
 from lorax_spec.errors import InvalidArgument
 from lorax_spec.kernels.attention import Tiles, paged_attention
@@ -204,6 +205,16 @@ def test_shared_inputs_are_found() -> None:
     ends = [[name.rpartition(".")[2] for name in group] for group in groups]
     blocks = model.config.num_hidden_layers
     assert ends == [["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]] * blocks
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_product_of_a_model_on_a_cpu_is_packed(dtype: torch.dtype) -> None:
+    """In bfloat16 too, wherever oneDNN has it."""
+    assert (torch.bfloat16 in DTYPES) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    model = AutoModelForCausalLM.from_pretrained(embedded.path() / "base", dtype=dtype)
+    prepare(model, kernels=False)
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert linears and {type(one) for one in linears} == {PackedLinear}
 
 
 def test_packing_keeps_tied_weights_and_leaves_the_rest_alone() -> None:
