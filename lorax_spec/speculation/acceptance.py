@@ -138,5 +138,19 @@ class Promises:
         """A draft of which ``promised`` nodes were expected to be right, and ``came`` were."""
         if self._prior is not None:
             self._prior.note(promised, came)
-        self._promised += promised - self._fading * self._promised
-        self._came += came - self._fading * self._came
+        self._fade()
+        self._promised += promised
+        self._came += came
+
+    def rest(self, turns: int = 1) -> None:
+        """Nothing was drafted for so many turns.  What was seen counts less for it, by every turn
+        as by a draft: who is distrusted drafts nothing, and could not show that the distrust is
+        wrong.  For the prior the turns of one are one."""
+        if self._prior is not None:
+            self._prior.rest()
+        self._fade(turns)
+
+    def _fade(self, turns: int = 1) -> None:
+        left = (1.0 - self._fading) ** turns
+        self._promised *= left
+        self._came *= left

@@ -7,6 +7,8 @@ where the drafted ones turn out slower, drafting pauses.
 
 from __future__ import annotations
 
+from math import sqrt
+
 #: Drafted steps in a row before one goes without, to compare with: where drafting clearly pays, by
 #: so much, and where it is a close call.
 _CONTROL, _CLEARLY, _CONTROL_OF_CLOSE = 48, 1.2, 12
@@ -16,6 +18,9 @@ _NEWEST = 0.04
 _ENOUGH, _ENOUGH_PLAIN, _ENOUGH_OF_SLOW, _SLOW = 16, 2, 4, 1.3
 #: How much faster drafted steps must be: a draw is not worth the trouble.
 _PAYS = 1.02
+#: Standard errors by which they may seem slower before they are: a step of one sequence gives one
+#: token or many, and a few unlucky ones say little.
+_BY_CHANCE = 0.5
 #: The shortest and the longest pause, in steps.
 _SHORTEST, _LONGEST = 24, 384
 
@@ -27,16 +32,24 @@ class _Pace:
 
     def __init__(self) -> None:
         self.count = 0
-        self._time = self._rounds = 0.0
+        self._time = self._rounds = self._squares = 0.0
 
     @property
     def value(self) -> float:
         return self._time / self._rounds if self.count else 0.0
 
+    @property
+    def error(self) -> float:
+        """Standard error of ``value``, as of a ratio of means."""
+        steps = min(self.count, 2.0 / _NEWEST)
+        return sqrt(self._squares / steps) / self._rounds if self.count else 0.0
+
     def note(self, time: float, rounds: float) -> None:
         self.count += 1
-        self._time += max(_NEWEST, 1.0 / self.count) * (time - self._time)
-        self._rounds += max(_NEWEST, 1.0 / self.count) * (rounds - self._rounds)
+        newest = max(_NEWEST, 1.0 / self.count)
+        self._time += newest * (time - self._time)
+        self._rounds += newest * (rounds - self._rounds)
+        self._squares += newest * ((time - self.value * rounds) ** 2 - self._squares)
 
 
 class Audit:
@@ -73,7 +86,8 @@ class Audit:
             return
         self._in_a_row += 1
         self._drafted.note(time, rounds)
-        count, slower = self._drafted.count, self._drafted.value > self._plain.value / _PAYS
+        count, at_best = self._drafted.count, self._drafted.value - _BY_CHANCE * self._drafted.error
+        slower = at_best > self._plain.value / _PAYS
         far_slower = self._drafted.value > self._plain.value * _SLOW
         if (count >= _ENOUGH and slower) or (count >= _ENOUGH_OF_SLOW and far_slower):
             self._pause = min(max(_SHORTEST, 2 * self._pause), _LONGEST)

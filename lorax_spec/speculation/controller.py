@@ -65,12 +65,13 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> tuple[list[l
         The nodes of each wish, fewer than MAX_NODES, with the parents of all of them; and what
         one of them costs, in tokens that its time would bring without it.
     """
-    candidates: list[tuple[float, int, int]] = []
-    for index, wish in enumerate(wishes):
-        if not wish.offer.whole:
-            for node, reach in enumerate(wish.offer.reach):
-                if reach > _UNLIKELY:
-                    candidates.append((-reach, index, node))
+    candidates = [
+        (-reach, index, node)
+        for index, wish in enumerate(wishes)
+        if not wish.offer.whole
+        for node, reach in enumerate(wish.offer.reach)
+        if reach > _UNLIKELY
+    ]
     if not candidates and not any(wish.offer.whole for wish in wishes):
         return [[] for _ in wishes], 0.0
     # A parent is never less likely than its child and comes before it, so no prefix parts them.
@@ -80,17 +81,19 @@ def allocate(wishes: Sequence[Wish], base: Base, cost: StepCost) -> tuple[list[l
     best_paths = base.paths
     tokens, branching, token = base.tokens, base.paths, cost.token
     forwards = cost.forwards(base.rows, len(candidates))
-    paths = [cost.path(wish.context) for wish in wishes]
+    # A chain is one path, however long.
+    paths = [0.0 if wish.offer.is_chain else cost.path(wish.context) for wish in wishes]
     grown: set[tuple[int, int]] = set()
     taken: list[tuple[int, int]] = []
     counts = [0] * len(wishes)
     for negative, index, node in candidates:
         if counts[index] == MAX_NODES - 1:
             continue
-        place = (index, wishes[index].offer.parents[node])
-        if place in grown:
-            branching += paths[index]
-        grown.add(place)
+        if (path := paths[index]) > 0.0:
+            place = (index, wishes[index].offer.parents[node])
+            if place in grown:
+                branching += path
+            grown.add(place)
         taken.append((index, node))
         counts[index] += 1
         tokens -= negative

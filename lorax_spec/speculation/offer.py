@@ -66,6 +66,9 @@ def chain_offer(tokens: Sequence[int], probabilities: Sequence[float], drafter: 
 def tree_of(offer: Offer, nodes: Iterable[int]) -> DraftTree:
     """The draft made of ``nodes``, which hold every chosen node's parent."""
     chosen = sorted(nodes)[:MAX_NODES]
+    count = len(chosen)
+    if chosen and chosen[-1] == count - 1:  # the first of them, as of a chain
+        return DraftTree(offer.tokens[:count], offer.parents[:count], offer.drafters[:count])
     place = {node: index for index, node in enumerate(chosen)}
     return DraftTree(
         tuple(offer.tokens[node] for node in chosen),

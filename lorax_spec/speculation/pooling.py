@@ -109,7 +109,11 @@ def gain_over(others: Offer, merged: Offer, nodes: Sequence[int], dear: float) -
     In tokens, net of what each node costs (``dear``).  The others' draft is chosen by what they
     say, and judged by what all of them say together.
     """
-    reach, judged = others.reach, merged.reach
+    judged = merged.reach
+    alone = sum(judged[node] for node in nodes) - dear * len(nodes)
+    if not others:
+        return alone
+    reach = others.reach
     known = dict(
         zip(zip(merged.parents, merged.tokens, strict=True), range(len(merged)), strict=True)
     )
@@ -124,4 +128,4 @@ def gain_over(others: Offer, merged: Offer, nodes: Sequence[int], dear: float) -
         if parent is not None and (same := known.get((parent, others.tokens[node]))) is not None:
             there[node] = same
             without += judged[same] - dear
-    return sum(judged[node] for node in nodes) - dear * len(nodes) - without
+    return alone - without

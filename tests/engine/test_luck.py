@@ -30,21 +30,25 @@ def lucky() -> tuple[Luck, Sequence, AskingCost]:
     return luck, one, cost
 
 
+def lately(cost: AskingCost) -> dict[str, float]:
+    return {"guesser": cost.lately("guesser")}
+
+
 def test_a_sequence_sleeps_until_its_drafter_may_be_tried() -> None:
     luck, one, cost = lucky()
-    assert luck.may_sleep(one, cost, 1.0)
+    assert luck.may_sleep(one, lately(cost), 1.0)
     slept = 0
     while luck.sleeps(one):
         luck.begin_turn(1)
         slept += 1
     assert 1 <= slept <= 128
-    assert not luck.may_sleep(one, cost, 1.0)
+    assert not luck.may_sleep(one, lately(cost), 1.0)
 
 
 @pytest.mark.parametrize(("among", "wakes"), [(1, False), (2, False), (3, True), (50, True)])
 def test_another_size_of_batch_wakes_everybody(among: int, wakes: bool) -> None:
     luck, one, cost = lucky()
-    assert luck.may_sleep(one, cost, 1.0)
+    assert luck.may_sleep(one, lately(cost), 1.0)
     luck.begin_turn(among)
     assert luck.sleeps(one) is not wakes
 
@@ -131,12 +135,12 @@ def test_a_turn_that_pays_for_none_alone_may_pay_for_several() -> None:
     (track,) = luck.tracks(one).values()
     for _ in range(40):
         track.note_gain(False, 0.5 * DEAR)
-    assert luck.may_sleep(one, cost, 1.0)
+    assert luck.may_sleep(one, lately(cost), 1.0)
     luck.begin_turn(50)
     assert cost.together("guesser", [DEAR / 3] * 4) == 4
-    assert not luck.may_sleep(one, cost, 1.0)
+    assert not luck.may_sleep(one, lately(cost), 1.0)
     assert cost.together("guesser", [DEAR / 3]) == 1
-    assert luck.may_sleep(one, cost, 1.0)
+    assert luck.may_sleep(one, lately(cost), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,18 @@ def test_a_sequence_that_breaks_its_promises_is_found_out_before_the_others() ->
     assert bad.kept < 0.45
     assert good.kept > 0.95
     assert others.kept > 0.9
+
+
+def test_distrust_that_nothing_could_refute_wears_off() -> None:
+    """Where nothing is drafted nothing can turn out right; all who share the estimate forget."""
+    others = Promises()
+    one = Promises(others, trusted=2.0, fading=0.05)
+    for _ in range(8):
+        one.note(1.0, 0.0)
+    distrusted, theirs = one.kept, others.kept
+    for _ in range(200):
+        one.rest()
+    assert distrusted < 0.15
+    assert theirs < 0.35
+    assert one.kept > 0.75
+    assert others.kept > 0.75

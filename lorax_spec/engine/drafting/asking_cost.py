@@ -34,16 +34,17 @@ class AskingCost:
 
     def together(self, drafter: str, worths: list[float]) -> int:
         """For how many sequences one turn pays, 1 at least, where each may cost as many seconds as
-        ``worths`` says: the more there are, the less each costs.  ``lately`` remembers it."""
+        ``worths`` says: the more there are, the less each costs.  ``lately`` goes by it."""
         best_first = sorted(worths, reverse=True)
         counts = range(len(worths), 1, -1)
         paying = (n for n in counts if best_first[n - 1] > self.of(drafter, first=False, among=n))
         count = self._together[drafter] = next(paying, 1)
         return count
 
-    def lately(self, drafter: str) -> int:
-        """For how many one turn paid when that was last looked at."""
-        return self._together.get(drafter, 1)
+    def lately(self, drafter: str) -> float:
+        """Seconds as its sequences' first, for as many as one turn paid for when that was last
+        looked at."""
+        return self.of(drafter, first=True, among=self._together.get(drafter, 1))
 
     def note_turn(self, drafter: str, seconds: float, *, in_vain: bool, among: int = 1) -> None:
         """It took so long for each of ``among`` sequences.  A turn ``in_vain`` says little of the

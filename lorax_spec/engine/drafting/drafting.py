@@ -201,10 +201,11 @@ class Drafting:
         nodes = max(_FEWEST_NODES, min(_MOST_NODES, _BATCH_NODES // len(rows)))
         least = _OF_USE * self._price(base)
         alone = seconds_per_token(base, self.cost)
+        costs = {name: self._asking_cost.lately(name) for name in self._drafters}
         asked = []
         for sequence, hidden in rows:
             per_token = alone * self._luck.saving(sequence)
-            if not self._luck.may_sleep(sequence, self._asking_cost, per_token):
+            if not self._luck.may_sleep(sequence, costs, per_token):
                 depth = min(sequence.draft_room, self._most_ahead)
                 asked.append(self._open(Turn(sequence, hidden, nodes, depth, least), per_token))
         for name in self._drafters:
@@ -236,12 +237,17 @@ class Drafting:
             for one in asked
             if (track := one.tracks.get(name)) is not None
         ]
+        if not able:
+            return []
         worths = [track.worth(strong, one.per_token) for one, track, strong in able]
         among = self._asking_cost.together(name, worths)
+        further, first = (
+            self._asking_cost.of(name, first=first, among=among) for first in (False, True)
+        )
+        turn, purse = self._luck.turn, self._luck.purse
         willing = []
         for one, track, strong in able:
-            cost = self._asking_cost.of(name, first=not one.tried, among=among)
-            turn, purse = self._luck.turn, self._luck.purse
+            cost = further if one.tried else first
             if track.worth_asking(turn, strong, cost, one.per_token, purse):
                 one.tried[name] = strong
                 willing.append(one)
@@ -258,11 +264,11 @@ class Drafting:
             promised[drafters[node]] = promised.get(drafters[node], 0.0) + reach[node]
         for name, strong in one.tried.items():
             track = one.tracks[name]
-            track.promised = promised.get(name, 0.0)
             gain = 0.0
             if nodes and track.offered:
                 others = merge([other for other in one.offers if name not in other.drafters])
                 gain = gain_over(others, offer, nodes, dear)
+            track.draft(self._luck.turn, promised.get(name, 0.0))
             track.note_gain(strong, gain)
 
     def _open(self, turn: Turn, per_token: float = 0.0) -> _Asked:

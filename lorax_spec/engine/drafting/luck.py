@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from lorax_spec.engine.drafting.asking_cost import AskingCost
 from lorax_spec.engine.drafting.drafter import Drafter, Outcome
 from lorax_spec.engine.drafting.speeds import Speeds
 from lorax_spec.engine.drafting.track import Gains, Record, Track
@@ -58,16 +57,16 @@ class Luck:
     def sleeps(self, sequence: Sequence) -> bool:
         return self._asleep.get(sequence, 0) > self._turn
 
-    def may_sleep(self, sequence: Sequence, cost: AskingCost, seconds_per_token: float) -> bool:
-        """Let a sequence sleep if none of its drafters need be asked now, for as many together as
-        lately."""
+    def may_sleep(
+        self, sequence: Sequence, costs: Mapping[str, float], seconds_per_token: float
+    ) -> bool:
+        """Let a sequence sleep if none of its drafters need be asked now; ``costs``: seconds that
+        asking each drafter takes."""
         tracks = self._tracks.get(sequence)
         if tracks is None:
             return False
         until = min(
-            track.rests_until(
-                self._turn, cost.of(name, first=True, among=cost.lately(name)), seconds_per_token
-            )
+            track.rests_until(self._turn, costs[name], seconds_per_token)
             for name, track in tracks.items()
         )
         if until > self._turn:

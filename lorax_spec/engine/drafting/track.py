@@ -81,6 +81,8 @@ class Track:
     #: Guesses for the tokens from ``_expected_at`` on, which those will judge.
     _offer: Offer = NOTHING
     _expected_at: int = 0
+    #: The batch's turn that drafted of it last, or could have.
+    _drafted: int = 0
     #: The batch's turn at which it may be tried again, and how many it slept through.
     _wakes: int = 0
     _pause: int = 0
@@ -155,6 +157,12 @@ class Track:
         if self._offer and len(tokens) > self._expected_at:
             self.acceptance.judge(self._offer, tokens[self._expected_at :])
         self._offer = NOTHING
+
+    def draft(self, now: int, promised: float) -> None:
+        """So many of its nodes that turn ``now`` drafts should turn out right; 0 if none is."""
+        if not promised and self.offered:
+            self.promises.rest(now - self._drafted)
+        self.promised, self._drafted = promised, now
 
     def note_gain(self, strong: bool, gain: float) -> None:
         """A turn brought so much; ``strong``: a strong offer was there before it."""
