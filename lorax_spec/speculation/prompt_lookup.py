@@ -92,30 +92,17 @@ class PromptLookup:
         if self._guess is not None:
             self._learn(*self._guess, index.text[self._guessed_at :])
 
-    def offer(
-        self,
-        nodes: int,
-        depth: int,
-        pools: Sequence[LookupIndex] = (),
-        least: float = 0.0,
-    ) -> Offer:
+    def offer(self, nodes: int, depth: int, pools: Sequence[LookupIndex] = ()) -> Offer:
         """A tree of up to ``2 * nodes`` guesses, at least ``nodes`` of them where anything
-        matches and goes on for long enough; ``pools`` are searched for longer matches.  Nothing
-        where no guess is as likely as ``least``."""
+        matches and goes on for long enough; ``pools`` are searched for longer matches."""
         reach = min(nodes, depth)
-        self._guess = None
         if reach <= 0 or len(self.index) == self._first:
             return NOTHING
         lines = self._lines(pools, reach)
         if not lines:
             return NOTHING
         self._guessed_at = len(self.index)
-        trust = (self._right + _TRUST) / (self._expected + _TRUST)
-        first, kind, text, start = lines[0]
-        if first * trust < least:
-            self._guess = kind, _read(text, start, reach)
-            return NOTHING
-        return self._tree(lines, nodes, reach, trust)
+        return self._tree(lines, nodes, reach)
 
     def _learn(self, kind: int, guess: list[int], truth: list[int]) -> None:
         expected, right = self._expected, self._right
@@ -185,7 +172,9 @@ class PromptLookup:
             if not left:
                 return
 
-    def _tree(self, lines: list[_Line], nodes: int, reach: int, trust: float) -> Offer:
+    def _tree(self, lines: list[_Line], nodes: int, reach: int) -> Offer:
+        trust = (self._right + _TRUST) / (self._expected + _TRUST)
+        self._guess = None
         text, swaps = self.index.text, self._copying.swaps
         tree = GrowingTree(nodes)
         for line in lines:

@@ -163,21 +163,6 @@ def test_what_came_changes_how_likely_the_same_kind_of_match_is(right: bool) -> 
         assert after[1:] == before[kind][1:]
 
 
-def test_guesses_less_likely_than_the_least_are_kept_to_learn_from_only() -> None:
-    """None is offered; what they were worth is known all the same, and later ones are offered."""
-    acceptance = MatchAcceptance()
-    lookup = PromptLookup(acceptance)
-    text = [9, 1, 8, 1, 7, 1]
-    lookup.extend(text)
-    usual = lookup.offer(2, 2).probabilities[0]
-    assert not lookup.offer(2, 2, least=usual + 0.01)
-    assert lookup.offer(2, 2, least=usual - 0.01).probabilities[0] == usual
-    assert not lookup.offer(2, 2, least=usual + 0.01)
-    before = [list(chances) for chances in acceptance.chances]
-    lookup.extend([*text, 7])
-    assert acceptance.chances != before
-
-
 def test_a_sequence_that_disappoints_is_trusted_less() -> None:
     """Beyond what its kind of match is worth for all."""
     acceptance = MatchAcceptance()

@@ -45,7 +45,7 @@ class PromptLookupDrafter:
             lookup = self._lookups.get(sequence) or self._begin(sequence)
             lookup.extend(sequence.tokens)
             pools = () if self._pool is None else self._pool.of(_scope(sequence))
-            offers.append(lookup.offer(turn.nodes, turn.depth, pools, turn.least))
+            offers.append(lookup.offer(turn.nodes, turn.depth, pools))
         return offers
 
     def observe(self, outcomes: Rows[Outcome]) -> None:
