@@ -51,3 +51,12 @@ def test_pace_is_time_over_tokens(rounds: list[float], pays: bool) -> None:
     """2 for 1 and for 4 tokens is 0.8 a token, though the mean of both steps' is 1.25."""
     count = drafted(Audit(), 1000, [2.0], rounds)
     assert (count > 900) is pays
+
+
+@pytest.mark.parametrize(("rounds", "pauses"), [([1.0] * 7 + [2.0], False), ([1.12], True)])
+def test_a_few_unlucky_steps_are_no_loss(rounds: list[float], pauses: bool) -> None:
+    """Sixteen steps at one and an eighth of the time, for as many tokens on the whole: of one
+    sequence, now one and now two, that may be chance; of many, always as many, it is not."""
+    audit = Audit()
+    assert drafted(audit, 19, [1.14], rounds) == 16
+    assert audit.allows() is not pauses
