@@ -172,16 +172,15 @@ def test_nearly_as_fast_as_the_best_fixed_length(
     slope: float, free: int, true: float, said: float, batch: int
 ) -> None:
     world = World(slope, free)
-    lived = live(world, [Guesser("guesser", world, true, said, 0.0)], batch)
+    # Bad luck at first is held against a drafter for some hundred steps.
+    lived = live(world, [Guesser("guesser", world, true, said, 0.0)], batch, steps=4 * STEPS)
 
     def fixed(length: int) -> float:
         tokens = batch * sum(true**i for i in range(length + 1))
         return tokens / World(slope, free).step(batch * (1 + length))
 
-    # The luck of 600 steps alone is worth 0.04 either way.
-    # The luck of 600 steps alone is worth 0.04 either way, and what was bad luck at first is held
-    # against a drafter for a while.
-    assert lived.rate >= 0.87 * max(fixed(length) for length in range(9))
+    # The luck of so many steps alone is worth 0.02 either way.
+    assert lived.rate >= 0.9 * max(fixed(length) for length in range(9))
 
 
 def test_drafts_grow_and_shrink_smoothly() -> None:

@@ -99,5 +99,6 @@ def test_a_dear_drafter_is_asked_where_nothing_else_guesses(
                 asked[copies] += dear.turns - before
                 steps[copies] += 1
         drafting.forget(one)
-    assert asked[False] > 0.85 * steps[False]
+    # One step in thirteen goes without drafts, to compare with.
+    assert asked[False] > 0.88 * steps[False]
     assert asked[True] < 0.2 * steps[True]
